@@ -1,0 +1,33 @@
+/* Attributes and ownership macros that every file uses. */
+#ifndef CAIRN_BASE_OWN_H
+#define CAIRN_BASE_OWN_H
+
+#include <stddef.h>
+
+/* The result must be looked at. */
+#define CAIRN_CHECKED __attribute__((warn_unused_result))
+
+/* printf-like: the format is parameter f, its first argument parameter a. */
+#define CAIRN_PRINTF(f, a) __attribute__((format(printf, f, a)))
+
+/* Run fn(&variable) when the variable leaves its scope. */
+#define cairn_auto(fn) __attribute__((cleanup(fn)))
+
+/* Take the value out of *pp and leave NULL there: hands ownership over. */
+#define cairn_steal(pp)                                                                            \
+	({                                                                                         \
+		__typeof__(*(pp)) cairn_stolen_ = *(pp);                                           \
+		*(pp) = NULL;                                                                      \
+		cairn_stolen_;                                                                     \
+	})
+
+#define CAIRN_LEN(a) (sizeof(a) / sizeof((a)[0]))
+
+/* The function must be called with the mutex held (checked by clang -Wthread-safety). */
+#if defined(__clang__)
+#define CAIRN_REQUIRES(mu) __attribute__((requires_capability(mu)))
+#else
+#define CAIRN_REQUIRES(mu)
+#endif
+
+#endif
