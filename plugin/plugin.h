@@ -1,0 +1,124 @@
+/* The gRPC services, /metrics, and what is known of containerd: all that cmd/cairnd.c wires up.
+ *
+ * A service is plain storage of the caller's: he fills the fields, adds it to a server before that
+ * starts, and keeps it until the server is freed. Nothing in it changes while it serves, unless a
+ * function below says so.
+ *
+ * Order of life: cache, rpc, runtime, services, server, http; the reverse on the way down. */
+#ifndef CAIRN_PLUGIN_PLUGIN_H
+#define CAIRN_PLUGIN_PLUGIN_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/clock.h"
+#include "base/digest.h"
+#include "base/err.h"
+#include "base/own.h"
+#include "cache/cache.h"
+#include "rpc/rpc.h"
+
+/* ---- containerd.services.content.v1.Content ---------------------------------------------------*/
+
+struct cairn_content_service {
+	struct cairn_cache *cache;
+	bool prefill;	  /* answer the opening STAT of a blob that is here with offset == total */
+	bool owners_only; /* ... only for the namespaces that committed it */
+};
+
+void cairn_content_service_add(struct cairn_rpc_server *server,
+			       struct cairn_content_service *service);
+
+/* ---- cairn.v1.Cairn (plugin/cairn_service.c) --------------------------------------------------*/
+
+struct cairn_runtime;
+
+struct cairn_admin_service {
+	struct cairn_cache *cache;
+	struct cairn_runtime *runtime; /* never NULL; asks nobody when its address is "" */
+	const struct cairn_clock *clock;
+	const char *version;
+	const char *state_dir;
+	const char *listen;
+	int64_t started_ns; /* real time */
+};
+
+void cairn_admin_service_add(struct cairn_rpc_server *server, struct cairn_admin_service *service);
+
+/* ---- grpc.health.v1.Health --------------------------------------------------------------------*/
+
+struct cairn_health_service {
+	_Atomic bool serving; /* what Check and Watch answer; may be set at any time */
+};
+
+void cairn_health_service_add(struct cairn_rpc_server *server,
+			      struct cairn_health_service *service);
+
+/* ---- the view of containerd -------------------------------------------------------------------
+ * A thread that lists what containerd records (Namespaces, then Content of each) at start, every
+ * interval, and on request, and reconciles the store with it: what is recorded and held is
+ * referenced; what is recorded and not held is an alarm; what two complete listings lack is
+ * released. It only reads, and never runs inside a handler. containerd may be away, and come and
+ * go: then nothing is released. */
+
+struct cairn_runtime_opts {
+	struct cairn_rpc *rpc;
+	struct cairn_cache *cache;
+	const struct cairn_clock *clock; /* NULL: cairn_clock_system */
+	const char *address;		 /* containerd's socket; "": nobody to ask */
+	int64_t interval_ms;		 /* between listings */
+	int64_t retry_ms;		 /* until the first success; 0: 3 s */
+};
+
+/* Copies what it needs of opts. */
+CAIRN_CHECKED enum cairn_code cairn_runtime_start(const struct cairn_runtime_opts *opts,
+						  struct cairn_runtime **ret,
+						  struct cairn_err *err);
+
+/* Cancels a running listing and joins the thread. NULL is fine. */
+void cairn_runtime_stop(struct cairn_runtime *rt);
+
+struct cairn_runtime_status {
+	char address[128];
+	bool reachable;		     /* the last listing was complete */
+	int64_t last_listing_ns;     /* real time when the last complete one began; 0: none yet */
+	uint64_t listings, failures; /* since start */
+	uint64_t recorded;	     /* distinct digests in the last complete listing */
+	uint64_t missing;	     /* of these, not held here, or damaged */
+	uint64_t promoted, released; /* blobs whose state a listing changed, since start */
+	char error[512];	     /* why the last listing failed; "": it did not */
+};
+
+/* Threads: any. Takes one short lock. */
+void cairn_runtime_get_status(struct cairn_runtime *rt, struct cairn_runtime_status *ret);
+
+/* Is it in the last complete listing? *ret_known says whether there is one. Threads: any. */
+bool cairn_runtime_records(struct cairn_runtime *rt, const struct cairn_digest *digest,
+			   bool *ret_known);
+
+/* List soon; returns at once. Threads: any. */
+void cairn_runtime_request(struct cairn_runtime *rt);
+
+/* ---- /metrics, /healthz, /readyz --------------------------------------------------------------*/
+
+struct cairn_http;
+
+struct cairn_http_opts {
+	const char *listen; /* host:port or [v6]:port; port 0 takes a free one */
+	struct cairn_cache *cache;
+	struct cairn_rpc_server *server;
+	struct cairn_runtime *runtime;
+	struct cairn_health_service *health;
+	const char *version;
+	int64_t started_ns; /* real time */
+};
+
+/* All that opts names must live until the stop. Errors: INVALID_ARGUMENT (listen), INTERNAL. */
+CAIRN_CHECKED enum cairn_code cairn_http_start(const struct cairn_http_opts *opts,
+					       struct cairn_http **ret, struct cairn_err *err);
+int cairn_http_port(const struct cairn_http *http);
+void cairn_http_stop(struct cairn_http *http); /* NULL is fine */
+
+#endif
