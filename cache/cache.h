@@ -280,6 +280,12 @@ CAIRN_CHECKED enum cairn_code cairn_ingest_commit(struct cairn_ingest *ing, uint
  * the ref was told. NULL is fine. Memory only. */
 void cairn_ingest_close(struct cairn_ingest *ing);
 
+/* Keep the session's memory beyond cairn_ingest_close, for a write or commit that is handed to
+ * another thread and may begin after the close: on a closed session each call says ABORTED.
+ * The close gives back the opener's reference. Returns ing. Memory only; any thread. */
+struct cairn_ingest *cairn_ingest_ref(struct cairn_ingest *ing);
+void cairn_ingest_unref(struct cairn_ingest *ing); /* NULL is fine */
+
 /* Drop an ingest and its data. Open ones end: the writer's next call says ABORTED; the ref is free
  * at once. Unknown refs are fine. Memory only. */
 void cairn_cache_abort(struct cairn_cache *cache, const char *ref);
