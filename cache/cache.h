@@ -121,8 +121,9 @@ CAIRN_CHECKED enum cairn_code cairn_cache_promise(struct cairn_cache *cache,
 size_t cairn_cache_next(struct cairn_cache *cache, const struct cairn_digest *after,
 			enum cairn_blob_state state, struct cairn_blob_info *ret, size_t max);
 
-/* Replace (key NULL) or set labels of a referenced blob: key set to value, removed if value is "".
- * Sets updated_ns. Memory only, written back soon. Errors: NOT_FOUND, INVALID_ARGUMENT (limits). */
+/* Labels of a referenced blob: each key is set to its value, removed if the value is "" (or NULL);
+ * with replace_all, labels not named here go. Sets updated_ns. Memory only, written back soon.
+ * Errors: NOT_FOUND, INVALID_ARGUMENT (limits). */
 CAIRN_CHECKED enum cairn_code cairn_cache_set_labels(struct cairn_cache *cache,
 						     const struct cairn_digest *digest,
 						     const struct cairn_label *labels, size_t n,
@@ -228,9 +229,14 @@ struct cairn_ingest_spec {
 	bool owners_only; /* allow it only if owner is one of the blob's owners */
 };
 
-/* One writer's session on a ref. Threads: one at a time, but cairn_ingest_status and
+/* One writer's session on a ref. Threads: one at a time, but cairn_ingest_get_status and
  * cairn_ingest_close may be called while another call runs. */
 struct cairn_ingest;
+
+/* Another holder of the handle: a job that may begin its call only after the session was closed
+ * elsewhere takes one first, and gives it back with unref. Its calls then say ABORTED. */
+struct cairn_ingest *cairn_ingest_ref(struct cairn_ingest *ing);
+void cairn_ingest_unref(struct cairn_ingest *ing);
 
 /* Open a new or unfinished ingest and lock its ref. An unfinished ingest goes on at its offset,
  * with its times; if total is known and differs from before, it starts again at 0. With prefill and
@@ -241,7 +247,7 @@ CAIRN_CHECKED enum cairn_code cairn_ingest_open(struct cairn_cache *cache,
 						const struct cairn_ingest_spec *spec,
 						struct cairn_ingest **ret, struct cairn_err *err);
 
-/* Memory only. After cairn_cache_abort of its ref: ABORTED. */
+/* Memory only. After cairn_cache_abort of its ref, a commit, or a close: ABORTED. */
 CAIRN_CHECKED enum cairn_code cairn_ingest_get_status(struct cairn_ingest *ing,
 						      struct cairn_ingest_status *ret,
 						      struct cairn_err *err);
@@ -268,14 +274,17 @@ bool cairn_ingest_is_published(struct cairn_ingest *ing);
  * ALREADY_EXISTS. The ref is free when this returns.
  * Errors: FAILED_PRECONDITION (size, digest; the ingest and its data stay), ALREADY_EXISTS (the
  * blob was referenced already; the ingest is gone), OUT_OF_RANGE, ABORTED, RESOURCE_EXHAUSTED,
- * INTERNAL. After any of them the ingest must still be closed. Blocks unless published. */
+ * DATA_LOSS (the published blob was found damaged meanwhile; the ingest is empty again), INTERNAL.
+ * After any of them the ingest must still be closed. Blocks unless published (but if expected is of
+ * another algorithm than the published digest, it blocks). */
 CAIRN_CHECKED enum cairn_code cairn_ingest_commit(struct cairn_ingest *ing, uint64_t offset,
 						  uint64_t total,
 						  const struct cairn_digest *expected,
 						  struct cairn_ingest_status *ret,
 						  struct cairn_err *err);
 
-/* End the session: the ref is free at once, data and times stay (checkpointed in the background).
+/* End the session and give this handle back: the ref is free at once, data and times stay
+ * (checkpointed in the background).
  * A write or commit that still runs on another thread ends without effect on what a later writer of
  * the ref was told. NULL is fine. Memory only. */
 void cairn_ingest_close(struct cairn_ingest *ing);
