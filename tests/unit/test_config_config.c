@@ -1,0 +1,250 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "config/config.h"
+
+static enum cairn_code parse(const char *text, struct cairn_config *ret, struct cairn_err *err)
+{
+	return cairn_config_parse("test.yaml", text, strlen(text), ret, err);
+}
+
+static void parse__empty_file_is_a_working_node(void **state)
+{
+	(void)state;
+	static const char *const empty[] = {"", "\n# nothing\n", "---\n", "{}\n", "~\n"};
+	for (size_t i = 0; i < CAIRN_LEN(empty); i++) {
+		struct cairn_config c;
+		struct cairn_err err;
+		assert_int_equal(parse(empty[i], &c, &err), CAIRN_OK);
+		assert_string_equal(c.state_dir, "/var/lib/cairn");
+		assert_string_equal(c.listen, "/run/cairn/cairn.sock");
+		assert_int_equal(c.drain, 10000);
+		assert_string_equal(c.containerd.address, "/run/containerd/containerd.sock");
+		assert_true(c.containerd.prefill);
+		assert_false(c.containerd.sharing_by_namespace);
+		assert_int_equal(c.gc.interval, 15 * 60 * 1000);
+		assert_true(c.gc.high_watermark.is_percent);
+		assert_int_equal(c.gc.high_watermark.value, 80);
+		assert_int_equal(c.p2p.min_rate, 1 << 20);
+		assert_int_equal(c.p2p.share.allow.n, 1);
+		assert_string_equal(c.http.listen, "127.0.0.1:7480");
+		assert_int_equal(c.log_level, CAIRN_LOG_INFO);
+		assert_int_equal(c.without_effect.n, 0);
+		cairn_config_fini(&c);
+	}
+}
+
+/* The whole of the documented example, with other values than the defaults. */
+static const char everything[] =
+	"version: 1\n"
+	"state_dir: /data/cairn\n"
+	"listen: /tmp/c.sock\n"
+	"drain: 1m30s\n"
+	"node: {name: \"n1\", labels: {zone: a, \"rack\": \"7\"}}\n"
+	"containerd:\n"
+	"  address: \"\"\n"
+	"  prefill: false\n"
+	"  swarm_wait: false\n"
+	"  sharing: namespace\n"
+	"gc:\n"
+	"  interval: 2s\n"
+	"  keep_storage: 1h\n"
+	"  high_watermark: 200GiB\n"
+	"  low_watermark: 150GiB\n"
+	"  min_free: 5%\n"
+	"  keep_versions: 3\n"
+	"  keep_versions_for: 1h\n"
+	"  log: /var/log/x\n"
+	"p2p:\n"
+	"  listen: \"[::1]:7000\"\n"
+	"  advertise: host:7000\n"
+	"  tls: {ca: /a, cert: /b, key: /c}\n"
+	"  admins: [a, b]\n"
+	"  directory: etcd\n"
+	"  peers: [h:1]\n"
+	"  etcd: {endpoints: [e:1, e:2], prefix: /x/, ca: /a, cert: /b, key: /c}\n"
+	"  share: {allow: [\"r/*\"], deny: [\"r/secret\"]}\n"
+	"  upload_limit: 10MiB\n"
+	"  download_limit: 5\n"
+	"  decide: 30ms\n"
+	"  stall: 6s\n"
+	"  min_rate: 2MB\n"
+	"  max_grants: 4\n"
+	"registries:\n"
+	"  docker_config: /d.json\n"
+	"  hosts: [{host: \"r:5000\", plain_http: true, ca: \"\", mirrors: [http://m]}, {host: "
+	"q}]\n"
+	"http: {listen: \"\"}\n"
+	"log: {level: debug}\n";
+
+static void parse__takes_every_key(void **state)
+{
+	(void)state;
+	struct cairn_config c;
+	struct cairn_err err;
+	assert_int_equal(parse(everything, &c, &err), CAIRN_OK);
+	assert_string_equal(c.state_dir, "/data/cairn");
+	assert_int_equal(c.drain, 90000);
+	assert_int_equal(c.node.labels.n, 2);
+	assert_string_equal(c.node.labels.items[1].value, "7");
+	assert_string_equal(c.containerd.address, "");
+	assert_true(c.containerd.sharing_by_namespace);
+	assert_int_equal(c.gc.interval, 2000);
+	assert_false(c.gc.high_watermark.is_percent);
+	assert_true(c.gc.high_watermark.value == UINT64_C(200) << 30);
+	assert_int_equal(c.gc.min_free.value, 5);
+	assert_true(c.p2p.directory_etcd);
+	assert_int_equal(c.p2p.etcd.endpoints.n, 2);
+	assert_string_equal(c.p2p.share.allow.items[0], "r/*");
+	assert_int_equal(c.p2p.min_rate, 2000000);
+	assert_int_equal(c.registries.n_hosts, 2);
+	assert_true(c.registries.hosts[0].plain_http);
+	assert_string_equal(c.registries.hosts[0].mirrors.items[0], "http://m");
+	assert_string_equal(c.http.listen, "");
+	assert_int_equal(c.log_level, CAIRN_LOG_DEBUG);
+	cairn_config_fini(&c);
+}
+
+static bool without_effect(const struct cairn_config *c, const char *key)
+{
+	for (size_t i = 0; i < c->without_effect.n; i++) {
+		if (strcmp(c->without_effect.items[i], key) == 0) return true;
+	}
+	return false;
+}
+
+static void parse__names_what_has_no_effect_yet(void **state)
+{
+	(void)state;
+	struct cairn_config c;
+	struct cairn_err err;
+	assert_int_equal(parse(everything, &c, &err), CAIRN_OK);
+	static const char *const idle[] = {
+		"gc.keep_storage",  "gc.high_watermark", "p2p.listen",		 "p2p.share.allow",
+		"registries.hosts", "p2p.tls.ca",	 "containerd.swarm_wait"};
+	static const char *const live[] = {"gc.interval", "containerd.prefill", "drain",
+					   "http.listen", "containerd.address"};
+	for (size_t i = 0; i < CAIRN_LEN(idle); i++) assert_true(without_effect(&c, idle[i]));
+	for (size_t i = 0; i < CAIRN_LEN(live); i++) assert_false(without_effect(&c, live[i]));
+	cairn_config_fini(&c);
+	assert_int_equal(parse("gc: {keep_storage: 24h}\n", &c, &err), CAIRN_OK);
+	assert_int_equal(c.without_effect.n, 0); /* the default, written out */
+	cairn_config_fini(&c);
+}
+
+static void parse__refuses_and_names_place_key_and_allowed(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *text, *says[3];
+	} bad[] = {
+		{"colour: red\n", {"test.yaml:1:", "unknown key colour"}},
+		{"\ngc:\n  intervall: 1s\n", {"test.yaml:3:", "unknown key gc.intervall"}},
+		{"gc: {interval: 1ms}\n", {"gc.interval", "1s to 24h", "\"1ms\""}},
+		{"gc: {interval: 5}\n", {"gc.interval", "1s to 24h"}},
+		{"gc: {interval: [1s]}\n", {"gc.interval is a list"}},
+		{"gc: 5\n", {"gc", "a map of keys"}},
+		{"gc: {keep_versions: -1}\n", {"gc.keep_versions", "0 to 1000"}},
+		{"gc: {keep_versions: \"2\"}\n", {"gc.keep_versions", "0 to 1000"}},
+		{"gc: {keep_versions: 99999999999999999999}\n", {"gc.keep_versions"}},
+		{"gc: {high_watermark: 101%}\n", {"gc.high_watermark", "80%"}},
+		{"gc: {high_watermark: 10%, low_watermark: 20%}\n", {"gc.low_watermark"}},
+		{"drain: 11m\n", {"drain", "0s to 10m"}},
+		{"drain:\n", {"drain is empty"}},
+		{"state_dir: var/lib\n", {"state_dir", "an absolute path"}},
+		{"listen: \"\"\n", {"listen", "an absolute path"}},
+		{"containerd: {prefill: yes}\n", {"containerd.prefill", "true or false"}},
+		{"containerd: {prefill: \"true\"}\n", {"containerd.prefill", "true or false"}},
+		{"containerd: {sharing: nod}\n", {"containerd.sharing", "node|namespace"}},
+		{"http: {listen: \"localhost\"}\n", {"http.listen", "host:port"}},
+		{"http: {listen: \"a:99999\"}\n", {"http.listen", "65535"}},
+		{"log: {level: loud}\n", {"log.level", "debug, info, warn or error"}},
+		{"version: 2\n", {"version", "allowed: 1"}},
+		{"p2p: {admins: a}\n", {"p2p.admins", "list"}},
+		{"p2p: {admins: [{a: b}]}\n", {"p2p.admins"}},
+		{"node: {labels: [a]}\n", {"node.labels"}},
+		{"p2p: {min_rate: 20000000TiB}\n", {"p2p.min_rate"}},
+		{"registries: {hosts: [{plain_http: true}]}\n", {"registries.hosts", "host"}},
+		{"registries: {hosts: [{host: a, x: b}]}\n", {"registries.hosts.x"}},
+		{"drain: 1s\ndrain: 2s\n", {"test.yaml:2:", "given twice", "line 1"}},
+		{"drain: &a 1s\n", {"anchors"}},
+		{"drain: *a\n", {"aliases"}},
+		{"drain: !!str 1s\n", {"tags"}},
+		{"a: 1\n--- \nb: 1\n", {"unknown key a", ""}},
+		{"drain: 1s\n---\ndrain: 1s\n", {"more than one document"}},
+		{"- a\n", {"the file is a list"}},
+		{"a: [1\n", {"not valid YAML"}},
+		{"{[a]: b}\n", {"a key must be a plain name"}},
+		{"a: [[[[[[[[[[1]]]]]]]]]]\n", {"nest too deep"}},
+	};
+	for (size_t i = 0; i < CAIRN_LEN(bad); i++) {
+		struct cairn_config c;
+		struct cairn_err err = {0};
+		enum cairn_code rc = parse(bad[i].text, &c, &err);
+		if (rc != CAIRN_INVALID_ARGUMENT) fail_msg("taken: %s", bad[i].text);
+		for (size_t k = 0; k < 3 && bad[i].says[k] != NULL; k++) {
+			if (strstr(err.msg, bad[i].says[k]) != NULL) continue;
+			if (k == 0 && strstr(bad[i].text, "---") != NULL) continue;
+			fail_msg("%s: \"%s\" does not say \"%s\"", bad[i].text, err.msg,
+				 bad[i].says[k]);
+		}
+		assert_non_null(strstr(err.msg, "test.yaml"));
+	}
+}
+
+static void parse__bounds_what_it_reads(void **state)
+{
+	(void)state;
+	struct cairn_config c;
+	struct cairn_err err;
+	size_t len = CAIRN_CONFIG_BYTES_MAX + 1;
+	char *text = malloc(len);
+	memset(text, '#', len);
+	assert_int_equal(cairn_config_parse("t", text, len, &c, &err), CAIRN_INVALID_ARGUMENT);
+	assert_int_equal(cairn_config_parse("t", text, len - 1, &c, &err), CAIRN_OK);
+	cairn_config_fini(&c);
+	memset(text, '[', len - 1);
+	assert_int_equal(cairn_config_parse("t", text, len - 1, &c, &err), CAIRN_INVALID_ARGUMENT);
+	free(text);
+	assert_int_equal(cairn_config_parse("t", "a\0b", 3, &c, &err), CAIRN_INVALID_ARGUMENT);
+}
+
+static void load__reads_a_file_and_says_when_there_is_none(void **state)
+{
+	(void)state;
+	struct cairn_config c;
+	struct cairn_err err;
+	assert_int_equal(cairn_config_load("/nowhere/cairn.yaml", &c, &err), CAIRN_NOT_FOUND);
+	assert_non_null(strstr(err.msg, "/nowhere/cairn.yaml"));
+	assert_int_not_equal(cairn_config_load("/", &c, &err), CAIRN_OK);
+	char path[] = "/tmp/cairn-config-XXXXXX";
+	int fd = mkstemp(path);
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, "drain: 3s\n", 10), 10);
+	close(fd);
+	assert_int_equal(cairn_config_load(path, &c, &err), CAIRN_OK);
+	assert_int_equal(c.drain, 3000);
+	cairn_config_fini(&c);
+	unlink(path);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(parse__empty_file_is_a_working_node),
+		cmocka_unit_test(parse__takes_every_key),
+		cmocka_unit_test(parse__names_what_has_no_effect_yet),
+		cmocka_unit_test(parse__refuses_and_names_place_key_and_allowed),
+		cmocka_unit_test(parse__bounds_what_it_reads),
+		cmocka_unit_test(load__reads_a_file_and_says_when_there_is_none),
+	};
+	return cmocka_run_group_tests_name("config/config", tests, NULL, NULL);
+}
