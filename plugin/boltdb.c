@@ -309,8 +309,8 @@ static enum cairn_code walk_leaf(struct db *db, const struct node *node, enum le
 static enum cairn_code walk_page(struct db *db, uint64_t id, enum level level,
 				 struct cairn_err *err)
 {
-	uint8_t *buf;
-	struct node node;
+	uint8_t *buf = NULL;
+	struct node node = {0};
 	if (db->depth == DEPTH_MAX) return damaged(db, "it is too deep", err);
 	enum cairn_code rc = read_page(db, id, &buf, &node, err);
 	if (rc) return rc;

@@ -43,6 +43,10 @@ struct cairn_admin_service {
 	const char *state_dir;
 	const char *listen;
 	int64_t started_ns; /* real time */
+
+	/* private: leave zero */
+	_Atomic bool transferring;  /* an import or export runs: one at a time */
+	_Atomic unsigned verifying; /* verify calls that run */
 };
 
 void cairn_admin_service_add(struct cairn_rpc_server *server, struct cairn_admin_service *service);
@@ -100,6 +104,10 @@ bool cairn_runtime_records(struct cairn_runtime *rt, const struct cairn_digest *
 
 /* List soon; returns at once. Threads: any. */
 void cairn_runtime_request(struct cairn_runtime *rt);
+
+/* The channel to containerd, for more questions; NULL when there is nobody to ask. Borrowed until
+ * the stop. Threads: any. */
+struct cairn_channel *cairn_runtime_channel(struct cairn_runtime *rt);
 
 /* ---- /metrics, /healthz, /readyz --------------------------------------------------------------*/
 
