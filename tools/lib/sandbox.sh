@@ -12,9 +12,17 @@ sandbox_child=   # process that holds the namespaces
 sandbox_mounts=  # what was mounted before
 sandbox_netns=
 
-# sandbox_begin NAME: make the folder, and make sure that it goes whatever happens.
+# sandbox_begin NAME: make the folder, and make sure that it goes whatever happens. What an earlier
+# run left because it was killed with SIGKILL goes now.
 sandbox_begin() {
+	local old
+	for old in "${TMPDIR:-/tmp}/cairn-$1"-??????; do
+		if [ -O "$old/owner" ] && ! kill -0 "$(cat "$old/owner")" 2>/dev/null; then
+			sandbox_remove "$old"
+		fi
+	done
 	sandbox_root=$(mktemp -d "${TMPDIR:-/tmp}/cairn-$1-XXXXXX")
+	echo $$ >"$sandbox_root/owner"
 	sandbox_mounts=$(wc -l </proc/self/mountinfo)
 	sandbox_netns=$(sandbox_networks)
 	trap sandbox_end EXIT
@@ -53,9 +61,8 @@ sandbox_processes() {
 
 # End what is left, remove the folder, and say what could not be cleaned: returns 1 then.
 sandbox_clean() {
-	local left='' pid try name
+	local left='' pid try
 	[ -n "$sandbox_root" ] || return 0
-	name=$(basename "$sandbox_root")
 	trap '' HUP INT TERM
 	if [ -n "$sandbox_child" ]; then
 		kill -KILL "$sandbox_child" 2>/dev/null || true
@@ -68,18 +75,14 @@ sandbox_clean() {
 		for pid in $left; do kill -KILL "$pid" 2>/dev/null || true; done
 		sleep 0.1
 	done
-	for ((try = 0; try < 20; try++)); do
-		[ -n "$(sandbox_cgroups "$name")" ] || break
-		sandbox_cgroups "$name" | sort -r | xargs -r rmdir 2>/dev/null || sleep 0.1
-	done
-	rm -rf --one-file-system "$sandbox_root" || true
+	sandbox_remove "$sandbox_root"
 
 	left=$(sandbox_processes)
 	if [ -n "$left" ]; then left="processes $left"; fi
 	if [ -e "$sandbox_root" ]; then left="$left folder $sandbox_root"; fi
 	if [ "$(wc -l </proc/self/mountinfo)" -gt "$sandbox_mounts" ]; then left="$left mounts"; fi
 	if [ "$(sandbox_networks)" != "$sandbox_netns" ]; then left="$left network namespaces"; fi
-	if [ -n "$(sandbox_cgroups "$name")" ]; then left="$left cgroups"; fi
+	if [ -n "$(sandbox_cgroups "$sandbox_root")" ]; then left="$left cgroups"; fi
 	sandbox_root=
 	if [ -n "$left" ]; then
 		echo "left behind: $left" >&2
@@ -91,8 +94,19 @@ sandbox_networks() {
 	find /run/netns -mindepth 1 2>/dev/null | sort || true
 }
 
+# Cgroups are named after the folder, see Containerd.run_args.
 sandbox_cgroups() {
-	find /sys/fs/cgroup -type d -path "*/$1*" 2>/dev/null || true
+	find /sys/fs/cgroup -type d -path "*/$(basename "$1")*" 2>/dev/null || true
+}
+
+# A folder, and the cgroups of its containers.
+sandbox_remove() {
+	local try
+	for ((try = 0; try < 20; try++)); do
+		[ -n "$(sandbox_cgroups "$1")" ] || break
+		sandbox_cgroups "$1" | sort -r | xargs -r rmdir 2>/dev/null || sleep 0.1
+	done
+	rm -rf --one-file-system "$1" || true
 }
 
 # Runs on every exit.

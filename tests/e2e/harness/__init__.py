@@ -1,0 +1,19 @@
+"""What the end-to-end tests are made of. A test file does
+
+    from harness import E2E, World, main
+
+and describes the behaviour of a whole world: a registry, cairnd and containerd, each with its own
+files, sockets and ports below the test's folder. Run by tools/test only: it gives the tests a mount,
+process and network namespace in which nothing they do can be left behind."""
+from harness.case import E2E, main, say
+from harness.cairnd import Cairnd
+from harness.containerd import Containerd
+from harness.content import ContentClient
+from harness.cri import CriClient
+from harness.process import Process, free_port, log_tails, wait_for
+from harness.proxy import SlowProxy
+from harness.registry import Registry, image
+from harness.world import World
+
+__all__ = ["E2E", "main", "say", "Cairnd", "Containerd", "ContentClient", "CriClient", "Process", "free_port",
+           "log_tails", "wait_for", "SlowProxy", "Registry", "image", "World"]

@@ -1,0 +1,127 @@
+"""docker-registry on loopback, with the images of images.py and an access log to ask."""
+import http.client
+import json
+import os
+import pathlib
+import re
+import shutil
+
+from harness.process import Process, free_port, wait_for
+
+CONFIG = """\
+version: 0.1
+log: {{level: info, accesslog: {{disabled: false}}}}
+storage:
+  filesystem: {{rootdirectory: {root}}}
+  delete: {{enabled: true}}
+http: {{addr: "127.0.0.1:{port}"}}
+"""
+ACCESS = re.compile(r'^127\.0\.0\.1 - - \[[^]]*\] "(GET|HEAD|PUT|POST|PATCH|DELETE) (\S+) HTTP/1\.1" (\d+) (\d+)', re.M)
+
+
+def images_folder():
+    return pathlib.Path(os.environ["CAIRN_IMAGES"])
+
+
+def image(name):
+    """What images.py says of demo/app:v1 and so on."""
+    return json.loads((images_folder() / "images.json").read_text())[name]
+
+
+def digests(name):
+    """Every digest that a pull of it needs on this platform."""
+    one = image(name)
+    return {one["target"]["digest"], one["manifests"][0]["digest"], one["config"], *one["layers"]}
+
+
+class Request:
+    """A line of the access log."""
+
+    def __init__(self, method, path, status, size):
+        self.method, self.path, self.status, self.size = method, path, int(status), int(size)
+        match = re.search(r"/(manifests|blobs)/([^/?]+)(\?.*)?$", path)
+        self.kind, self.name = match.group(1, 2) if match else ("", "")
+
+    def __repr__(self):
+        return f"{self.method} {self.path} {self.status} {self.size}"
+
+
+class Registry:
+    def __init__(self, folder):
+        self.folder = pathlib.Path(folder) / "registry"
+        self.port = free_port()
+        self.host = f"127.0.0.1:{self.port}"
+        self.storage = self.folder / "storage"
+        self.process = None
+        self.seen = 0
+
+    def __enter__(self):
+        self.folder.mkdir(parents=True)
+        shutil.copytree(images_folder() / "registry", self.storage, copy_function=os.link)
+        (self.folder / "config.yml").write_text(CONFIG.format(root=self.storage, port=self.port))
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        if self.process and self.process.alive():
+            self.process.kill()
+
+    def start(self):
+        argv = ["docker-registry", "serve", self.folder / "config.yml"]
+        self.process = Process("registry", argv, self.folder, {"OTEL_TRACES_EXPORTER": "none"}).start()
+        wait_for("the registry to answer", self.answers)
+
+    def stop(self):
+        self.process.kill()
+
+    def answers(self):
+        if not self.process.alive():
+            raise AssertionError("docker-registry ended:\n" + self.process.log_text())
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", "/v2/")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+    def ref(self, name):
+        """demo/app:v1 -> 127.0.0.1:5000/demo/app:v1"""
+        return f"{self.host}/{name}"
+
+    def requests(self):
+        """Requests logged since the last call (of anything below /v2/<name>)."""
+        text = self.process.log_text()
+        found = [Request(*match) for match in ACCESS.findall(text)]
+        new, self.seen = found[self.seen:], len(found)
+        return [r for r in new if r.kind]
+
+    def blob_gets(self):
+        """GETs of blobs since the last call of this or of requests(); manifests are not among them."""
+        return [r for r in self.requests() if r.method == "GET" and r.kind == "blobs"]
+
+    def retag(self, repository, tag, to):
+        """Make repository:tag mean what repository:to means, as a push would."""
+        digest = image(f"{repository}:{to}")["target"]["digest"]
+        tags = self.storage / "docker/registry/v2/repositories" / repository / "_manifests/tags" / tag
+        for path in (tags / "current", tags / "index/sha256" / digest[7:]):
+            path.mkdir(parents=True, exist_ok=True)
+            link = path / "link"
+            link.unlink(missing_ok=True)  # it is a hard link to other registries' file
+            link.write_text(digest)
+
+    def blob_path(self, digest):
+        return self.storage / "docker/registry/v2/blobs/sha256" / digest[7:9] / digest[7:] / "data"
+
+    def hide_blobs(self, names):
+        """Config and layers of these images are unavailable from now on; manifests are served."""
+        for name in names:
+            for digest in [image(name)["config"], *image(name)["layers"]]:
+                path = self.blob_path(digest)
+                if path.exists():
+                    path.rename(path.with_name("hidden"))
+
+    def show_blobs(self):
+        for path in self.storage.glob("docker/registry/v2/blobs/sha256/*/*/hidden"):
+            path.rename(path.with_name("data"))
