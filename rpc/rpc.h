@@ -99,7 +99,7 @@ char *cairn_call_strdup(struct cairn_call *call, const char *s);
 
 /* The first value of a request header (lower-case name), or NULL. Borrowed until the call is over.
  */
-const char *cairn_call_header(const struct cairn_call *call, const char *name);
+const char *cairn_call_header(struct cairn_call *call, const char *name);
 
 /* The call was cancelled, is past its deadline, or its connection is gone. Threads: any. */
 bool cairn_call_gone(const struct cairn_call *call);
