@@ -247,3 +247,8 @@ void cairn_runtime_request(struct cairn_runtime *rt)
 	pthread_cond_broadcast(&rt->wake);
 	pthread_mutex_unlock(&rt->mu);
 }
+
+struct cairn_channel *cairn_runtime_channel(struct cairn_runtime *rt)
+{
+	return rt->lister.channel;
+}

@@ -1,0 +1,307 @@
+/* cairnd: options, and wiring of the parts.
+ *
+ * Order up: signals, limits, store (which takes the lock before anything else is touched), rpc, the
+ * view of containerd, services, HTTP, sockets. Down in reverse; a worker's job may outlive its
+ * call, so the store is closed only when rpc's threads are gone. */
+#include <errno.h>
+#include <getopt.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "cache/cache.h"
+#include "cmd/cairnd_notify.h"
+#include "config/config.h"
+#include "plugin/plugin.h"
+#include "rpc/rpc.h"
+
+#define EXIT_USAGE 2
+
+struct daemon {
+	struct cairn_config config;
+	struct cairn_cache *cache;
+	struct cairn_rpc *rpc;
+	struct cairn_runtime *runtime;
+	struct cairn_rpc_server *server;
+	struct cairn_http *http;
+	struct cairn_content_service content;
+	struct cairn_admin_service admin;
+	struct cairn_health_service health;
+	int64_t started_ns, started_boot_ns;
+	bool serving;
+};
+
+static const char usage[] =
+	"Usage: cairnd --config FILE [--check-config]\n"
+	"       cairnd --version | --help\n"
+	"\n"
+	"cairn keeps containerd's image blobs: run it before containerd, as the content\n"
+	"proxy plugin that `cairnctl containerd-config` prints the configuration for.\n"
+	"\n"
+	"  --config FILE    configuration, see cairn.yaml(5); an empty file will do\n"
+	"  --check-config   say whether FILE is valid, and what in it has no effect; exit\n"
+	"  --version        print the version and exit\n"
+	"  --help           print this and exit\n"
+	"\n"
+	"SIGTERM and SIGINT end it in good order within the configured `drain`.\n";
+
+/* ---- configuration ----------------------------------------------------------------------------*/
+
+static int check_config(const char *path)
+{
+	struct cairn_config config;
+	struct cairn_err err;
+	if (cairn_config_load(path, &config, &err) != CAIRN_OK) {
+		fprintf(stderr, "cairnd: %s\n", err.msg);
+		return EXIT_FAILURE;
+	}
+	for (size_t i = 0; i < config.without_effect.n; i++) {
+		printf("%s: %s has no effect in this version\n", path,
+		       config.without_effect.items[i]);
+	}
+	printf("%s: valid\n", path);
+	cairn_config_fini(&config);
+	return EXIT_SUCCESS;
+}
+
+static void warn_without_effect(const struct cairn_config *config)
+{
+	for (size_t i = 0; i < config->without_effect.n; i++) {
+		cairn_log(CAIRN_LOG_WARN, "config_key_ignored",
+			  CAIRN_STR("key", config->without_effect.items[i]),
+			  CAIRN_STR("why", "has no effect in this version"));
+	}
+}
+
+/* ---- the process ------------------------------------------------------------------------------*/
+
+/* Blocked here, and so in every thread that is started; main waits for them. */
+static void block_signals(sigset_t *set)
+{
+	sigemptyset(set);
+	sigaddset(set, SIGTERM);
+	sigaddset(set, SIGINT);
+	sigaddset(set, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, set, NULL);
+}
+
+/* Each open blob, ingest and stream takes descriptors. */
+static void raise_file_limit(void)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+	limit.rlim_cur = limit.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &limit) != 0) {
+		cairn_log(CAIRN_LOG_WARN, "file_limit_not_raised",
+			  CAIRN_STR("err", strerror(errno)));
+	}
+}
+
+/* Make the folder that the socket is to lie in, and what is missing above it, for its owner only.
+ */
+static enum cairn_code make_parent(const char *path, struct cairn_err *err)
+{
+	char dir[128]; /* a socket's path has at most 107 bytes */
+	snprintf(dir, sizeof(dir), "%s", path);
+	char *last = strrchr(dir, '/');
+	for (char *at = strchr(dir + 1, '/'); at != NULL; at = strchr(at + 1, '/')) {
+		*at = '\0';
+		if (mkdir(dir, 0700) != 0 && errno != EEXIST) {
+			return cairn_err_sys(err, errno, "make folder %s for the socket", dir);
+		}
+		if (at == last) break;
+		*at = '/';
+	}
+	return CAIRN_OK;
+}
+
+/* ---- up and down ------------------------------------------------------------------------------*/
+
+static enum cairn_code open_store(struct daemon *d, struct cairn_err *err)
+{
+	struct cairn_cache_opts opts = {.dir = d->config.state_dir};
+	return cairn_cache_open(&opts, &d->cache, err);
+}
+
+static enum cairn_code start_runtime(struct daemon *d, struct cairn_err *err)
+{
+	struct cairn_runtime_opts opts = {
+		.rpc = d->rpc,
+		.cache = d->cache,
+		.address = d->config.containerd.address,
+		.interval_ms = d->config.gc.interval,
+	};
+	return cairn_runtime_start(&opts, &d->runtime, err);
+}
+
+static void add_services(struct daemon *d)
+{
+	d->content = (struct cairn_content_service){
+		.cache = d->cache,
+		.prefill = d->config.containerd.prefill,
+		.owners_only = d->config.containerd.sharing_by_namespace,
+	};
+	d->admin = (struct cairn_admin_service){
+		.cache = d->cache,
+		.runtime = d->runtime,
+		.clock = &cairn_clock_system,
+		.version = CAIRN_VERSION,
+		.state_dir = d->config.state_dir,
+		.listen = d->config.listen,
+		.started_ns = d->started_ns,
+	};
+	cairn_content_service_add(d->server, &d->content);
+	cairn_admin_service_add(d->server, &d->admin);
+	cairn_health_service_add(d->server, &d->health);
+}
+
+static enum cairn_code start_http(struct daemon *d, struct cairn_err *err)
+{
+	if (d->config.http.listen[0] == '\0') return CAIRN_OK;
+	struct cairn_http_opts opts = {
+		.listen = d->config.http.listen,
+		.cache = d->cache,
+		.server = d->server,
+		.runtime = d->runtime,
+		.health = &d->health,
+		.version = CAIRN_VERSION,
+		.started_ns = d->started_ns,
+	};
+	return cairn_http_start(&opts, &d->http, err);
+}
+
+static enum cairn_code start(struct daemon *d, struct cairn_err *err)
+{
+	enum cairn_code rc = open_store(d, err);
+	if (rc == CAIRN_OK) rc = cairn_rpc_new(&(struct cairn_rpc_opts){0}, &d->rpc, err);
+	if (rc == CAIRN_OK) rc = start_runtime(d, err);
+	if (rc == CAIRN_OK) rc = cairn_rpc_server_new(d->rpc, &d->server, err);
+	if (rc == CAIRN_OK) add_services(d);
+	if (rc == CAIRN_OK) rc = make_parent(d->config.listen, err);
+	if (rc == CAIRN_OK) rc = cairn_rpc_server_listen_unix(d->server, d->config.listen, err);
+	if (rc == CAIRN_OK) rc = start_http(d, err);
+	if (rc == CAIRN_OK) rc = cairn_rpc_server_start(d->server, err);
+	if (rc) return rc;
+	d->serving = true;
+	atomic_store(&d->health.serving, true);
+	return CAIRN_OK;
+}
+
+static void stop(struct daemon *d)
+{
+	atomic_store(&d->health.serving, false);
+	if (d->serving) {
+		size_t cut = cairn_rpc_server_drain(d->server, d->config.drain);
+		cairn_log(cut > 0 ? CAIRN_LOG_WARN : CAIRN_LOG_INFO, "drained",
+			  CAIRN_NUM("cancelled_calls", cut));
+	}
+	cairn_http_stop(d->http);
+	cairn_runtime_stop(d->runtime);
+	cairn_rpc_server_free(d->server);
+	cairn_rpc_free(d->rpc);
+	cairn_cache_close(d->cache);
+}
+
+static void log_ready(const struct daemon *d)
+{
+	struct cairn_cache_stats st;
+	cairn_cache_stats(d->cache, &st);
+	int64_t ms = (cairn_boot_ns(&cairn_clock_system) - d->started_boot_ns) / CAIRN_NS_PER_MS;
+	cairn_log(
+		CAIRN_LOG_INFO, "ready", CAIRN_STR("version", CAIRN_VERSION),
+		CAIRN_STR("listen", d->config.listen), CAIRN_STR("state_dir", d->config.state_dir),
+		CAIRN_NUM("http_port", d->http != NULL ? cairn_http_port(d->http) : 0),
+		CAIRN_NUM("cached", st.cached_blobs), CAIRN_NUM("referenced", st.referenced_blobs),
+		CAIRN_NUM("ingests", st.ingests), CAIRN_NUM("recovered", st.recovered),
+		CAIRN_NUM("rebuilt", st.rebuilt), CAIRN_NUM("ms", ms));
+}
+
+/* Until it is time to stop. */
+static void serve(const sigset_t *signals)
+{
+	for (;;) {
+		int sig = 0;
+		if (sigwait(signals, &sig) != 0) continue;
+		cairn_log(CAIRN_LOG_INFO, "signal", CAIRN_STR("name", sigabbrev_np(sig)));
+		if (sig != SIGHUP) return; /* nothing is read again on SIGHUP in this version */
+	}
+}
+
+static int run(const char *config_path)
+{
+	struct daemon d = {
+		.started_ns = cairn_real_ns(&cairn_clock_system),
+		.started_boot_ns = cairn_boot_ns(&cairn_clock_system),
+	};
+	struct cairn_err err;
+	sigset_t signals;
+	if (cairn_config_load(config_path, &d.config, &err) != CAIRN_OK) {
+		cairn_log(CAIRN_LOG_ERROR, "config_refused", CAIRN_ERRF(&err));
+		return EXIT_FAILURE;
+	}
+	cairn_log_set_level(d.config.log_level);
+	block_signals(&signals);
+	mallopt(M_ARENA_MAX, 2); /* a few threads that do little: arenas of their own only cost */
+	raise_file_limit();
+	warn_without_effect(&d.config);
+	int status = EXIT_SUCCESS;
+	if (start(&d, &err) == CAIRN_OK) {
+		log_ready(&d);
+		cairn_notify("READY=1");
+		serve(&signals);
+		cairn_notify("STOPPING=1");
+	} else {
+		cairn_log(CAIRN_LOG_ERROR, "start_failed",
+			  CAIRN_STR("code", cairn_code_name(err.code)), CAIRN_ERRF(&err));
+		status = EXIT_FAILURE;
+	}
+	stop(&d);
+	cairn_config_fini(&d.config);
+	if (status == EXIT_SUCCESS) cairn_log(CAIRN_LOG_INFO, "stopped", CAIRN_NUM("status", 0));
+	return status;
+}
+
+int main(int argc, char **argv)
+{
+	enum { OPT_CONFIG = 1, OPT_CHECK, OPT_VERSION, OPT_HELP };
+	static const struct option options[] = {
+		{"config", required_argument, NULL, OPT_CONFIG},
+		{"check-config", no_argument, NULL, OPT_CHECK},
+		{"version", no_argument, NULL, OPT_VERSION},
+		{"help", no_argument, NULL, OPT_HELP},
+		{NULL, 0, NULL, 0},
+	};
+	const char *config = NULL;
+	bool check = false;
+	for (int opt; (opt = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+		switch (opt) {
+		case OPT_CONFIG:
+			config = optarg;
+			break;
+		case OPT_CHECK:
+			check = true;
+			break;
+		case OPT_VERSION:
+			printf("cairnd %s\n", CAIRN_VERSION);
+			return EXIT_SUCCESS;
+		case OPT_HELP:
+			fputs(usage, stdout);
+			return EXIT_SUCCESS;
+		default:
+			fputs(usage, stderr);
+			return EXIT_USAGE;
+		}
+	}
+	if (optind < argc || config == NULL) {
+		fprintf(stderr, "cairnd: %s\n%s",
+			config == NULL ? "--config FILE is needed" : "too many arguments", usage);
+		return EXIT_USAGE;
+	}
+	return check ? check_config(config) : run(config);
+}
