@@ -160,9 +160,13 @@ static enum cairn_code parse_group(struct parser *p)
 	return CAIRN_OK;
 }
 
+static bool parse_counts(struct parser *p, int *ret_min, int *ret_max);
+
 static enum cairn_code parse_atom(struct parser *p)
 {
 	struct inst inst = {.op = OP_SET};
+	int min, max;
+	if (parse_counts(p, &min, &max)) return bad(p, "nothing to repeat");
 	char c = *p->at++;
 	enum cairn_code rc = CAIRN_OK;
 	switch (c) {
@@ -244,6 +248,7 @@ static enum cairn_code repeat_counted(struct parser *p, int start, int min, int 
 /* "{n}", "{n,}", "{n,m}"; anything else after { is a plain character, as in RE2. */
 static bool parse_counts(struct parser *p, int *ret_min, int *ret_max)
 {
+	if (*p->at != '{') return false;
 	const char *s = p->at + 1;
 	int n[2] = {-1, -1}, part = 0;
 	for (; *s != '}'; s++) {
@@ -271,7 +276,7 @@ static enum cairn_code parse_repetition(struct parser *p, int start)
 		min = *p->at == '+';
 		max = *p->at == '?' ? 1 : -1;
 		p->at++;
-	} else if (*p->at != '{' || !parse_counts(p, &min, &max)) {
+	} else if (!parse_counts(p, &min, &max)) {
 		return CAIRN_OK;
 	}
 	if (max >= 0 && max < min) return bad(p, "a repetition whose end is before its start");
