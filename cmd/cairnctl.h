@@ -1,0 +1,73 @@
+/* What the files of cairnctl share. */
+#ifndef CAIRN_CMD_CAIRNCTL_H
+#define CAIRN_CMD_CAIRNCTL_H
+
+#include <getopt.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/own.h"
+#include "cairn.pb-c.h"
+#include "rpc/rpc.h"
+
+/* Exit statuses: other people's scripts depend on them. */
+enum { CTL_DONE = 0, CTL_FAILED = 1, CTL_USAGE = 2 };
+
+struct ctl {
+	const char *socket;
+	bool json;
+	bool terminal; /* standard output is one */
+	const struct ctl_verb *verb;
+	struct cairn_rpc *rpc;
+	struct cairn_channel *channel;
+};
+
+struct ctl_verb {
+	const char *name;
+	const char *arguments; /* as the usage line has them */
+	const char *summary;   /* one line */
+	const char *help;      /* the rest of its --help */
+	int (*run)(struct ctl *ctl, int argc, char **argv);
+};
+
+extern const struct ctl_verb ctl_status, ctl_ls, ctl_explain, ctl_verify, ctl_import, ctl_export,
+	ctl_containerd_config;
+
+/* The next option of a verb: its own value, or -1 at the end (optind is the first argument).
+ * Handles --socket, --json, --help (exits 0) and --version (exits 0) itself; what is wrong is told,
+ * with exit status 2. own ends with a zero entry; its values are printable characters. */
+int ctl_getopt(struct ctl *ctl, int argc, char **argv, const struct option *own);
+
+/* Tell what is wrong with the command line; the exit status. */
+int ctl_usage(const struct ctl *ctl, const char *fmt, ...) CAIRN_PRINTF(2, 3);
+
+/* Tell what failed; the exit status. */
+int ctl_fail(const struct ctl *ctl, const struct cairn_err *err);
+
+/* One request, one response (free with protobuf_c_message_free_unpacked). Connects first. */
+CAIRN_CHECKED enum cairn_code ctl_call(struct ctl *ctl, const char *method,
+				       const ProtobufCMessage *request,
+				       const ProtobufCMessageDescriptor *type,
+				       ProtobufCMessage **ret, struct cairn_err *err);
+
+/* One request, many responses: on_message is called with each and returns false to stop early,
+ * which is no error. Ctrl-C cancels the call: CANCELLED. */
+typedef bool ctl_message_fn(void *arg, const ProtobufCMessage *msg);
+CAIRN_CHECKED enum cairn_code ctl_stream(struct ctl *ctl, const char *method,
+					 const ProtobufCMessage *request,
+					 const ProtobufCMessageDescriptor *type,
+					 ctl_message_fn *on_message, void *arg,
+					 struct cairn_err *err);
+
+/* Print one object as one line, and drop it. Owns: consumes. */
+void ctl_print_json(json_t *object);
+
+/* A blob as JSON. */
+json_t *ctl_json_blob(const Cairn__V1__Blob *blob);
+json_t *ctl_json_strings(char **list, size_t n);
+const char *ctl_state_name(Cairn__V1__BlobState state);
+
+#endif

@@ -1,0 +1,123 @@
+#include "cmd/cairnctl_format.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define FORGET_S 4.0 /* a change of speed shows after about so long */
+
+const char *ctl_format_bytes(int64_t bytes, char buf[static CTL_TEXT])
+{
+	static const char *const units[] = {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+	if (bytes < 1024) {
+		snprintf(buf, CTL_TEXT, "%lld B", (long long)bytes);
+		return buf;
+	}
+	double value = (double)bytes / 1024;
+	size_t unit = 0;
+	while (value >= 1023.95 && unit + 1 < sizeof(units) / sizeof(units[0])) {
+		value /= 1024;
+		unit++;
+	}
+	snprintf(buf, CTL_TEXT, "%.1f %s", value, units[unit]);
+	return buf;
+}
+
+const char *ctl_format_span(int64_t s, char buf[static CTL_TEXT])
+{
+	if (s < 1)
+		snprintf(buf, CTL_TEXT, "now");
+	else if (s < 120)
+		snprintf(buf, CTL_TEXT, "%lld s", (long long)s);
+	else if (s < 120 * 60)
+		snprintf(buf, CTL_TEXT, "%lld min", (long long)(s / 60));
+	else if (s < 48 * 3600)
+		snprintf(buf, CTL_TEXT, "%lld h", (long long)(s / 3600));
+	else
+		snprintf(buf, CTL_TEXT, "%lld d", (long long)(s / 86400));
+	return buf;
+}
+
+const char *ctl_format_left(int64_t s, char buf[static CTL_TEXT])
+{
+	if (s < 3600)
+		snprintf(buf, CTL_TEXT, "%lld:%02lld", (long long)(s / 60), (long long)(s % 60));
+	else
+		snprintf(buf, CTL_TEXT, "%lld:%02lld:%02lld", (long long)(s / 3600),
+			 (long long)(s / 60 % 60), (long long)(s % 60));
+	return buf;
+}
+
+const char *ctl_format_time(int64_t seconds, char buf[static CTL_TEXT])
+{
+	time_t t = (time_t)seconds;
+	struct tm tm;
+	if (seconds == 0 || gmtime_r(&t, &tm) == NULL ||
+	    strftime(buf, CTL_TEXT, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
+		snprintf(buf, CTL_TEXT, "-");
+	return buf;
+}
+
+void ctl_rate_add(struct ctl_rate *rate, int64_t now_ns, int64_t done)
+{
+	if (rate->started_ns == 0) {
+		*rate = (struct ctl_rate){now_ns, now_ns, done, 0};
+		return;
+	}
+	const double dt = (double)(now_ns - rate->last_ns) / 1e9;
+	if (dt <= 0) return;
+	const double now = (double)(done - rate->last_done) / dt;
+	const double age = (double)(rate->last_ns - rate->started_ns) / 1e9;
+	/* At first a plain mean over what there is, later one that forgets. */
+	const double memory = age < FORGET_S ? age : FORGET_S;
+	rate->per_s = (rate->per_s * memory + now * dt) / (memory + dt);
+	rate->last_ns = now_ns;
+	rate->last_done = done;
+}
+
+int64_t ctl_rate_left(const struct ctl_rate *rate, int64_t total)
+{
+	const double left = (double)(total - rate->last_done);
+	if (left <= 0) return 0;
+	if (rate->per_s <= 0 || left / rate->per_s > 3e7) return -1;
+	return (int64_t)(left / rate->per_s + 0.5);
+}
+
+const char *ctl_format_bar(int64_t done, int64_t total, size_t width, char *buf, size_t cap)
+{
+	if (width < 4) width = 4;
+	if (width + 1 > cap) width = cap - 1;
+	const size_t room = width - 2;
+	size_t full = total > 0 ? (size_t)((double)room * ((double)done / (double)total)) : room;
+	if (full > room) full = room;
+	buf[0] = '[';
+	memset(buf + 1, '=', full);
+	memset(buf + 1 + full, ' ', room - full);
+	if (full > 0 && full < room) buf[full] = '>';
+	buf[width - 1] = ']';
+	buf[width] = '\0';
+	return buf;
+}
+
+int ctl_parse_version(const char *text, int *ret_major, int *ret_minor)
+{
+	/* "containerd github.com/containerd/containerd v1.7.2 0cae528…": the first word that begins
+	 * with a number, perhaps after a v. */
+	for (const char *word = text; *word != '\0'; word += strcspn(word, " \t\n")) {
+		word += strspn(word, " \t\n");
+		const char *p = *word == 'v' ? word + 1 : word;
+		if (*p < '0' || *p > '9') continue;
+		char *end;
+		long major = strtol(p, &end, 10), minor = -1;
+		if (*end == '.' && end[1] >= '0' && end[1] <= '9')
+			minor = strtol(end + 1, &end, 10);
+		else if (*end != '\0' && *end != '\n' && strncmp(end, ".x", 2) != 0)
+			continue;
+		if (major > 1000 || minor > 100000) return 0;
+		*ret_major = (int)major;
+		*ret_minor = (int)minor;
+		return 1;
+	}
+	return 0;
+}

@@ -1,0 +1,322 @@
+/* cairnctl status, ls, explain: tables with sizes for people on a terminal; in a pipe fields
+ * separated by tabs, sizes in bytes, for programs. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cmd/cairnctl.h"
+#include "cmd/cairnctl_format.h"
+
+static int64_t seconds_of(const Cairn__Wire__Timestamp *ts)
+{
+	return ts != NULL ? ts->seconds : 0;
+}
+
+const char *ctl_state_name(Cairn__V1__BlobState state)
+{
+	switch (state) {
+	case CAIRN__V1__BLOB_STATE__CACHED:
+		return "cached";
+	case CAIRN__V1__BLOB_STATE__REFERENCED:
+		return "referenced";
+	default:
+		return "absent";
+	}
+}
+
+json_t *ctl_json_strings(char **list, size_t n)
+{
+	json_t *array = json_array();
+	for (size_t i = 0; i < n; i++) json_array_append_new(array, json_string(list[i]));
+	return array;
+}
+
+static json_t *json_time(const Cairn__Wire__Timestamp *ts)
+{
+	char buf[CTL_TEXT];
+	return ts == NULL ? json_null() : json_string(ctl_format_time(ts->seconds, buf));
+}
+
+json_t *ctl_json_blob(const Cairn__V1__Blob *blob)
+{
+	json_t *labels = json_object();
+	for (size_t i = 0; i < blob->n_labels; i++)
+		json_object_set_new(labels, blob->labels[i]->key,
+				    json_string(blob->labels[i]->value));
+	return json_pack("{s:s, s:I, s:s, s:b, s:I, s:o, s:o, s:o, s:o}", "digest", blob->digest,
+			 "size", (json_int_t)blob->size, "state", ctl_state_name(blob->state),
+			 "damaged", (int)blob->damaged, "idle_seconds",
+			 (json_int_t)blob->idle_seconds, "created", json_time(blob->created_at),
+			 "updated", json_time(blob->updated_at), "namespaces",
+			 ctl_json_strings(blob->namespaces, blob->n_namespaces), "labels", labels);
+}
+
+static void print_field(const struct ctl *ctl, const char *key, const char *value)
+{
+	printf(ctl->terminal ? "%-20s %s\n" : "%s\t%s\n", key, value);
+}
+
+static void print_size(const struct ctl *ctl, const char *key, int64_t bytes)
+{
+	char text[CTL_TEXT];
+	if (ctl->terminal)
+		ctl_format_bytes(bytes, text);
+	else
+		snprintf(text, sizeof(text), "%lld", (long long)bytes);
+	print_field(ctl, key, text);
+}
+
+static void print_blobs(const struct ctl *ctl, const char *key, int64_t blobs, int64_t bytes)
+{
+	char text[2 * CTL_TEXT], size[CTL_TEXT];
+	if (ctl->terminal)
+		snprintf(text, sizeof(text), "%lld, %s", (long long)blobs,
+			 ctl_format_bytes(bytes, size));
+	else
+		snprintf(text, sizeof(text), "%lld\t%lld", (long long)blobs, (long long)bytes);
+	print_field(ctl, key, text);
+}
+
+static void print_time(const struct ctl *ctl, const char *key, const Cairn__Wire__Timestamp *ts)
+{
+	char text[CTL_TEXT];
+	print_field(ctl, key, ctl_format_time(seconds_of(ts), text));
+}
+
+/* ---- status ---- */
+
+static json_t *json_runtime(const Cairn__V1__Runtime *rt)
+{
+	if (rt == NULL) return json_null();
+	return json_pack("{s:s, s:b, s:o, s:I, s:I, s:s}", "address", rt->address, "reachable",
+			 (int)rt->reachable, "last_listing", json_time(rt->last_listing),
+			 "recorded", (json_int_t)rt->recorded, "missing", (json_int_t)rt->missing,
+			 "error", rt->error);
+}
+
+static json_t *json_status(const Cairn__V1__StatusResponse *r)
+{
+	return json_pack(
+		"{s:s, s:s, s:s, s:o, s:{s:I, s:I}, s:{s:I, s:I}, s:I, s:{s:I, s:I}, s:{s:I, s:I}, "
+		"s:o}",
+		"version", r->version, "state_dir", r->state_dir, "listen", r->listen, "started",
+		json_time(r->started_at), "referenced", "blobs", (json_int_t)r->referenced_blobs,
+		"bytes", (json_int_t)r->referenced_bytes, "cached", "blobs",
+		(json_int_t)r->cached_blobs, "bytes", (json_int_t)r->cached_bytes, "damaged",
+		(json_int_t)r->damaged_blobs, "ingests", "open", (json_int_t)r->ingests, "bytes",
+		(json_int_t)r->ingest_bytes, "disk", "total_bytes", (json_int_t)r->disk_total_bytes,
+		"free_bytes", (json_int_t)r->disk_free_bytes, "containerd",
+		json_runtime(r->runtime));
+}
+
+static void print_runtime(const struct ctl *ctl, const Cairn__V1__Runtime *rt)
+{
+	char number[CTL_TEXT];
+	if (rt == NULL || rt->address[0] == '\0') {
+		print_field(ctl, "containerd", "nobody to ask (containerd.address is empty)");
+		return;
+	}
+	print_field(ctl, "containerd", rt->address);
+	print_field(ctl, "containerd answers", rt->reachable ? "yes" : "no");
+	if (rt->error[0] != '\0') print_field(ctl, "containerd error", rt->error);
+	if (rt->last_listing == NULL) return;
+	print_time(ctl, "last listing", rt->last_listing);
+	snprintf(number, sizeof(number), "%lld", (long long)rt->recorded);
+	print_field(ctl, "blobs it records", number);
+	snprintf(number, sizeof(number), "%lld", (long long)rt->missing);
+	print_field(ctl, "of these missing", number);
+}
+
+static int run_status(struct ctl *ctl, int argc, char **argv)
+{
+	static const struct option own[] = {{0}};
+	Cairn__V1__StatusRequest request = CAIRN__V1__STATUS_REQUEST__INIT;
+	ProtobufCMessage *msg;
+	struct cairn_err err;
+	char number[CTL_TEXT];
+	(void)ctl_getopt(ctl, argc, argv, own);
+	if (optind != argc) return ctl_usage(ctl, "status takes no arguments");
+	if (ctl_call(ctl, "Status", &request.base, &cairn__v1__status_response__descriptor, &msg,
+		     &err) != CAIRN_OK)
+		return ctl_fail(ctl, &err);
+	const Cairn__V1__StatusResponse *r = (const Cairn__V1__StatusResponse *)msg;
+	if (ctl->json) {
+		ctl_print_json(json_status(r));
+	} else {
+		print_field(ctl, "version", r->version);
+		print_field(ctl, "state_dir", r->state_dir);
+		print_field(ctl, "listen", r->listen);
+		print_time(ctl, "started", r->started_at);
+		print_blobs(ctl, "referenced blobs", r->referenced_blobs, r->referenced_bytes);
+		print_blobs(ctl, "cached blobs", r->cached_blobs, r->cached_bytes);
+		snprintf(number, sizeof(number), "%lld", (long long)r->damaged_blobs);
+		print_field(ctl, "damaged blobs", number);
+		print_blobs(ctl, "open ingests", r->ingests, r->ingest_bytes);
+		print_size(ctl, "disk size", r->disk_total_bytes);
+		print_size(ctl, "disk free", r->disk_free_bytes);
+		print_runtime(ctl, r->runtime);
+		if (ctl->terminal && r->damaged_blobs > 0)
+			printf("\nSome blobs are damaged: cairnctl ls --damaged\n");
+	}
+	protobuf_c_message_free_unpacked(msg, NULL);
+	return CTL_DONE;
+}
+
+const struct ctl_verb ctl_status = {
+	.name = "status",
+	.arguments = "",
+	.summary = "what cairnd is and holds",
+	.help = "Shows cairnd's version and paths, how many blobs it holds in which state, the\n"
+		"disk, and what it knows of containerd. In a pipe: a name, a tab, and the value a\n"
+		"line, sizes in bytes.",
+	.run = run_status,
+};
+
+/* ---- ls ---- */
+
+struct listing {
+	const struct ctl *ctl;
+	bool titled;
+};
+
+static void join(char **list, size_t n, char *buf, size_t cap)
+{
+	size_t len = 0;
+	buf[0] = '\0';
+	for (size_t i = 0; i < n && len < cap; i++)
+		len += (size_t)snprintf(buf + len, cap - len, "%s%s", i > 0 ? "," : "", list[i]);
+	if (buf[0] == '\0') snprintf(buf, cap, "-");
+}
+
+static void print_blob(struct listing *l, const Cairn__V1__Blob *blob)
+{
+	char size[CTL_TEXT], idle[CTL_TEXT], created[CTL_TEXT], state[CTL_TEXT], names[1024];
+	if (l->ctl->json) {
+		ctl_print_json(ctl_json_blob(blob));
+		return;
+	}
+	join(blob->namespaces, blob->n_namespaces, names, sizeof(names));
+	if (!l->ctl->terminal) {
+		printf("%s\t%lld\t%s\t%s\t%lld\t%s\t%s\n", blob->digest, (long long)blob->size,
+		       ctl_state_name(blob->state), blob->damaged ? "damaged" : "-",
+		       (long long)blob->idle_seconds,
+		       ctl_format_time(seconds_of(blob->created_at), created), names);
+		return;
+	}
+	if (!l->titled)
+		printf("%-71s  %10s  %-19s  %7s  %s\n", "DIGEST", "SIZE", "STATE", "IDLE",
+		       "NAMESPACES");
+	l->titled = true;
+	snprintf(state, sizeof(state), "%s%s", ctl_state_name(blob->state),
+		 blob->damaged ? " damaged" : "");
+	printf("%-71s  %10s  %-19s  %7s  %s\n", blob->digest, ctl_format_bytes(blob->size, size),
+	       state, ctl_format_span(blob->idle_seconds, idle), names);
+}
+
+static bool on_blobs(void *arg, const ProtobufCMessage *msg)
+{
+	const Cairn__V1__ListBlobsResponse *r = (const Cairn__V1__ListBlobsResponse *)msg;
+	for (size_t i = 0; i < r->n_blobs && !ferror(stdout); i++) print_blob(arg, r->blobs[i]);
+	return !ferror(stdout) && fflush(stdout) == 0; /* `cairnctl ls | head` ends here */
+}
+
+static int run_ls(struct ctl *ctl, int argc, char **argv)
+{
+	static const struct option own[] = {
+		{"state", required_argument, NULL, 's'}, {"damaged", no_argument, NULL, 'd'}, {0}};
+	Cairn__V1__ListBlobsRequest request = CAIRN__V1__LIST_BLOBS_REQUEST__INIT;
+	struct listing listing = {.ctl = ctl};
+	struct cairn_err err;
+	for (int c; (c = ctl_getopt(ctl, argc, argv, own)) != -1;) {
+		if (c == 'd')
+			request.damaged_only = true;
+		else if (strcmp(optarg, "cached") == 0)
+			request.state = CAIRN__V1__BLOB_STATE__CACHED;
+		else if (strcmp(optarg, "referenced") == 0)
+			request.state = CAIRN__V1__BLOB_STATE__REFERENCED;
+		else
+			return ctl_usage(ctl, "--state is cached or referenced, not \"%s\"",
+					 optarg);
+	}
+	if (optind != argc) return ctl_usage(ctl, "ls takes no arguments");
+	if (ctl_stream(ctl, "ListBlobs", &request.base, &cairn__v1__list_blobs_response__descriptor,
+		       on_blobs, &listing, &err) != CAIRN_OK)
+		return ctl_fail(ctl, &err);
+	return CTL_DONE;
+}
+
+const struct ctl_verb ctl_ls = {
+	.name = "ls",
+	.arguments = "[--state cached|referenced] [--damaged]",
+	.summary = "the blobs that are here",
+	.help = "Lists blobs in the order of their digests.\n\n"
+		"  --state STATE   only those that are cached (containerd has no record of them) "
+		"or\n"
+		"                  referenced (it may have one)\n"
+		"  --damaged       only those whose bytes are missing or wrong\n\n"
+		"In a pipe, a line has these fields, separated by tabs: digest, bytes, state,\n"
+		"\"damaged\" or \"-\", seconds since the last use, when it came, and the "
+		"namespaces\n"
+		"that committed it (\"-\": not known).",
+	.run = run_ls,
+};
+
+/* ---- explain ---- */
+
+static json_t *json_explain(const Cairn__V1__ExplainResponse *r)
+{
+	return json_pack("{s:o, s:o, s:o, s:o, s:b}", "blob", ctl_json_blob(r->blob), "reasons",
+			 ctl_json_strings(r->reasons, r->n_reasons), "remedies",
+			 ctl_json_strings(r->remedies, r->n_remedies), "recorded_in",
+			 ctl_json_strings(r->recorded_in, r->n_recorded_in), "recorded_known",
+			 (int)r->recorded_known);
+}
+
+static void print_explain(const struct ctl *ctl, const Cairn__V1__ExplainResponse *r)
+{
+	char state[CTL_TEXT];
+	print_field(ctl, "digest", r->blob->digest);
+	snprintf(state, sizeof(state), "%s%s", ctl_state_name(r->blob->state),
+		 r->blob->damaged ? ", damaged" : "");
+	print_field(ctl, "state", state);
+	if (r->blob->state != CAIRN__V1__BLOB_STATE__UNKNOWN_STATE) {
+		print_size(ctl, "size", r->blob->size);
+		print_time(ctl, "here since", r->blob->created_at);
+	}
+	for (size_t i = 0; i < r->n_reasons; i++) print_field(ctl, "reason", r->reasons[i]);
+	if (ctl->terminal && r->n_remedies > 0) printf("\nTo get it back, run:\n");
+	for (size_t i = 0; i < r->n_remedies; i++)
+		printf(ctl->terminal ? "  %s\n" : "remedy\t%s\n", r->remedies[i]);
+}
+
+static int run_explain(struct ctl *ctl, int argc, char **argv)
+{
+	static const struct option own[] = {{0}};
+	Cairn__V1__ExplainRequest request = CAIRN__V1__EXPLAIN_REQUEST__INIT;
+	ProtobufCMessage *msg;
+	struct cairn_err err;
+	(void)ctl_getopt(ctl, argc, argv, own);
+	if (optind + 1 != argc) return ctl_usage(ctl, "explain takes one digest");
+	request.digest = argv[optind];
+	if (ctl_call(ctl, "Explain", &request.base, &cairn__v1__explain_response__descriptor, &msg,
+		     &err) != CAIRN_OK)
+		return ctl_fail(ctl, &err);
+	const Cairn__V1__ExplainResponse *r = (const Cairn__V1__ExplainResponse *)msg;
+	if (ctl->json)
+		ctl_print_json(json_explain(r));
+	else
+		print_explain(ctl, r);
+	protobuf_c_message_free_unpacked(msg, NULL);
+	return CTL_DONE;
+}
+
+const struct ctl_verb ctl_explain = {
+	.name = "explain",
+	.arguments = "DIGEST",
+	.summary = "why a blob is here, and how to get a damaged one back",
+	.help = "Says in which state the blob is and why it is kept. If containerd needs it and "
+		"it\n"
+		"is damaged or gone, prints the commands that bring it back. DIGEST is written as\n"
+		"sha256:HEX. A blob that is not here and that containerd does not record is an\n"
+		"error.",
+	.run = run_explain,
+};
