@@ -1,0 +1,39 @@
+/* The inside of struct index, for index.c and index_rows.c alone. */
+#ifndef CAIRN_CACHE_INDEX_DB_H
+#define CAIRN_CACHE_INDEX_DB_H
+
+#include <limits.h>
+#include <pthread.h>
+#include <sqlite3.h>
+
+#include "cache/index.h"
+
+enum index_stmt {
+	STMT_BEGIN,
+	STMT_COMMIT,
+	STMT_ROLLBACK,
+	STMT_PUT_BLOB,
+	STMT_DEL_BLOB,
+	STMT_PUT_CHAIN,
+	STMT_DEL_CHAIN,
+	STMT_PUT_INGEST,
+	STMT_DEL_INGEST,
+	STMT_PUT_STATES,
+	STMT_DEL_STATES,
+	STMT_REFERENCE_ALL,
+	INDEX_STMTS
+};
+
+struct index {
+	char path[PATH_MAX];
+	sqlite3 *db;
+	sqlite3_stmt *stmts[INDEX_STMTS];
+	int failed; /* first failure of the transaction; SQLITE_OK: none */
+	pthread_mutex_t reader_mu;
+	sqlite3 *reader;	 /* guarded by reader_mu */
+	sqlite3_stmt *get_chain; /* guarded by reader_mu */
+};
+
+enum cairn_code index_error(struct index *x, int rc, const char *what, struct cairn_err *err);
+
+#endif

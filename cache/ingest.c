@@ -1,0 +1,339 @@
+/* Ingests by ref, and the sessions on them: memory only. */
+#include "cache/mem.h"
+#include "cache/store.h"
+
+struct ingest *ingest_new(const char *ref)
+{
+	struct ingest *ing = mem_zero(sizeof(*ing));
+	ing->ref = mem_dup(ref);
+	atomic_init(&ing->refs, 1);
+	pthread_mutex_init(&ing->io, NULL);
+	return ing;
+}
+
+void ingest_unref(struct ingest *ing)
+{
+	if (atomic_fetch_sub(&ing->refs, 1) != 1) return;
+	pthread_mutex_destroy(&ing->io);
+	free(ing->owner);
+	free(ing->ref);
+	free(ing);
+}
+
+/* ---- the map: a sorted array is small enough for CAIRN_INGESTS_MAX */
+
+size_t ingest_search_locked(struct cairn_cache *c, const char *ref, bool *found)
+{
+	size_t low = 0, high = c->ingests_n;
+	*found = false;
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+		int order = strcmp(c->ingests[mid]->ref, ref);
+		if (order == 0) {
+			*found = true;
+			return mid;
+		}
+		if (order < 0) {
+			low = mid + 1;
+		} else {
+			high = mid;
+		}
+	}
+	return low;
+}
+
+void ingest_insert_locked(struct cairn_cache *c, size_t at, struct ingest *ing)
+{
+	if (c->ingests_n == c->ingests_cap) {
+		c->ingests_cap = c->ingests_cap > 0 ? 2 * c->ingests_cap : 64;
+		c->ingests = mem_grow(c->ingests, c->ingests_cap * sizeof(struct ingest *));
+	}
+	memmove(&c->ingests[at + 1], &c->ingests[at],
+		(c->ingests_n - at) * sizeof(struct ingest *));
+	c->ingests[at] = ing;
+	c->ingests_n++;
+}
+
+void ingest_remove_locked(struct cairn_cache *c, struct ingest *ing)
+{
+	bool found;
+	size_t at = ingest_search_locked(c, ing->ref, &found);
+	memmove(&c->ingests[at], &c->ingests[at + 1],
+		(c->ingests_n - at - 1) * sizeof(struct ingest *));
+	c->ingests_n--;
+	ing->gone = true;
+	ingest_set_blob_locked(c, ing, NULL);
+	ing->session = NULL;
+	data_drop_locked(c, cairn_steal(&ing->data));
+	ingest_unref(ing);
+}
+
+/* ---- what an ingest holds */
+
+void ingest_set_blob_locked(struct cairn_cache *c, struct ingest *ing, struct blob *b)
+{
+	struct blob *old = ing->blob;
+	ing->blob = b;
+	if (b != NULL && ing->session != NULL) blob_pin_locked(b);
+	if (old == NULL) return;
+	if (ing->session != NULL) blob_unpin_locked(c, old);
+	blob_unref(old);
+}
+
+static void hasher_start_locked(struct ingest *ing, uint8_t alg)
+{
+	cairn_hasher_init(&ing->hasher, (enum cairn_alg)(alg != 0 ? alg : CAIRN_SHA256));
+	cairn_hasher_digest(&ing->hasher, &ing->running);
+}
+
+void ingest_restart_locked(struct cairn_cache *c, struct ingest *ing)
+{
+	ingest_set_blob_locked(c, ing, NULL);
+	hasher_start_locked(ing, ing->want.alg);
+	ing->offset = 0;
+	if (ing->data != NULL) data_drop_locked(c, ing->data);
+	ing->data = data_new_locked(c, ing);
+	ing->updated_ns = cairn_real_ns(c->clock);
+}
+
+void ingest_publish_locked(struct cairn_cache *c, struct ingest *ing, struct blob *b)
+{
+	ingest_set_blob_locked(c, ing, b);
+	ing->offset = b->size;
+	data_drop_locked(c, ing->data);
+	ing->data = data_new_locked(c, ing);
+}
+
+/* ---- sessions */
+
+bool session_current_locked(const struct cairn_ingest *s)
+{
+	return s->ingest->session == s;
+}
+
+enum cairn_code session_over(const struct cairn_ingest *s, struct cairn_err *err)
+{
+	return cairn_err_set(err, CAIRN_ABORTED,
+			     "ingest \"%.128s\" was aborted, committed or closed meanwhile",
+			     s->ingest->ref);
+}
+
+static enum cairn_code check_spec(const struct cairn_ingest_spec *spec, struct cairn_err *err)
+{
+	if (spec->ref == NULL || spec->ref[0] == '\0')
+		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT, "ingest without a ref");
+	if (strlen(spec->ref) > CAIRN_REF_MAX)
+		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
+				     "ref \"%.64s...\" has %zu bytes, at most %d are allowed",
+				     spec->ref, strlen(spec->ref), CAIRN_REF_MAX);
+	if (spec->owner != NULL && strlen(spec->owner) > CAIRN_OWNER_MAX)
+		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
+				     "owner \"%.64s...\" has %zu bytes, at most %d are allowed",
+				     spec->owner, strlen(spec->owner), CAIRN_OWNER_MAX);
+	if (spec->total > CAIRN_BLOB_SIZE_MAX)
+		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
+				     "total of %llu bytes: at most %lld are allowed",
+				     (unsigned long long)spec->total,
+				     (long long)CAIRN_BLOB_SIZE_MAX);
+	if (spec->want.alg != 0 && cairn_alg_bytes(spec->want.alg) == 0)
+		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT, "unknown digest algorithm");
+	return CAIRN_OK;
+}
+
+static bool may_prefill_locked(const struct cairn_ingest_spec *spec, const struct blob *b)
+{
+	if (b == NULL || b->damaged || spec->total == 0 || b->size != spec->total) return false;
+	return !spec->owners_only || (spec->owner != NULL && blob_has_owner(b, spec->owner));
+}
+
+static void prefill_locked(struct cairn_cache *c, struct ingest *ing,
+			   const struct cairn_ingest_spec *spec)
+{
+	if (!spec->prefill || spec->want.alg == 0) return;
+	struct blob *b = blob_find_locked(c, &spec->want);
+	if (b == ing->blob || !may_prefill_locked(spec, b)) return;
+	ingest_publish_locked(c, ing, blob_ref(b));
+	ing->running = b->digest;
+	ing->updated_ns = cairn_real_ns(c->clock);
+	blob_used_locked(c, b);
+}
+
+/* An unfinished ingest goes on, unless what it has is not what is asked for, or is lost. */
+static void resume_locked(struct cairn_cache *c, struct ingest *ing,
+			  const struct cairn_ingest_spec *spec)
+{
+	bool lost = ing->blob != NULL ? ing->blob->gone || ing->blob->damaged : ing->data->broken;
+	bool other = spec->total > 0 && ing->total > 0 && spec->total != ing->total;
+	ing->want = spec->want;
+	ing->expected = (struct cairn_digest){0};
+	if (lost || other) ingest_restart_locked(c, ing);
+	if (other) ing->started_ns = ing->updated_ns;
+	if (ing->offset == 0 && ing->blob == NULL && spec->want.alg != 0 &&
+	    spec->want.alg != ing->hasher.alg) {
+		hasher_start_locked(ing, spec->want.alg);
+		data_drop_locked(c, ing->data);
+		ing->data = data_new_locked(c, ing);
+	}
+}
+
+static struct ingest *start_locked(struct cairn_cache *c, size_t at,
+				   const struct cairn_ingest_spec *spec)
+{
+	struct ingest *ing = ingest_new(spec->ref);
+	ing->want = spec->want;
+	ingest_restart_locked(c, ing);
+	ing->started_ns = ing->updated_ns;
+	ingest_insert_locked(c, at, ing);
+	return ing;
+}
+
+static enum cairn_code open_locked(struct cairn_cache *c, const struct cairn_ingest_spec *spec,
+				   struct cairn_ingest *s, struct cairn_err *err)
+{
+	bool found;
+	size_t at = ingest_search_locked(c, spec->ref, &found);
+	struct ingest *ing = found ? c->ingests[at] : NULL;
+	if (found && ing->session != NULL)
+		return cairn_err_set(err, CAIRN_UNAVAILABLE,
+				     "ref \"%.128s\" is locked by another writer", spec->ref);
+	if (!found && c->ingests_n >= CAIRN_INGESTS_MAX)
+		return cairn_err_set(err, CAIRN_RESOURCE_EXHAUSTED,
+				     "%d unfinished ingests: abort some first", CAIRN_INGESTS_MAX);
+	if (found) {
+		resume_locked(c, ing, spec);
+	} else {
+		ing = start_locked(c, at, spec);
+	}
+	if (spec->total > 0) ing->total = spec->total;
+	free(ing->owner);
+	ing->owner = spec->owner != NULL ? mem_dup(spec->owner) : NULL;
+	prefill_locked(c, ing, spec);
+	ing->session = s;
+	if (ing->blob != NULL) blob_pin_locked(ing->blob);
+	atomic_fetch_add(&ing->refs, 1);
+	s->ingest = ing;
+	return CAIRN_OK;
+}
+
+enum cairn_code cairn_ingest_open(struct cairn_cache *c, const struct cairn_ingest_spec *spec,
+				  struct cairn_ingest **ret, struct cairn_err *err)
+{
+	enum cairn_code code = check_spec(spec, err);
+	if (code != CAIRN_OK) return code;
+	struct cairn_ingest *s = mem_zero(sizeof(*s));
+	atomic_init(&s->refs, 1);
+	s->cache = c;
+	lock(&c->mu);
+	code = open_locked(c, spec, s, err);
+	unlock(&c->mu);
+	if (code != CAIRN_OK) {
+		free(s);
+	} else {
+		*ret = s;
+	}
+	return code;
+}
+
+struct cairn_ingest *cairn_ingest_ref(struct cairn_ingest *s)
+{
+	atomic_fetch_add(&s->refs, 1);
+	return s;
+}
+
+void cairn_ingest_unref(struct cairn_ingest *s)
+{
+	if (s == NULL || atomic_fetch_sub(&s->refs, 1) != 1) return;
+	ingest_unref(s->ingest);
+	free(s);
+}
+
+void cairn_ingest_close(struct cairn_ingest *s)
+{
+	if (s == NULL) return;
+	struct cairn_cache *c = s->cache;
+	struct ingest *ing = s->ingest;
+	lock(&c->mu);
+	if (session_current_locked(s)) {
+		if (ing->blob != NULL) blob_unpin_locked(c, ing->blob);
+		ing->session = NULL;
+		data_save_locked(c, ing->data);
+	}
+	unlock(&c->mu);
+	cairn_ingest_unref(s);
+}
+
+void cairn_cache_abort(struct cairn_cache *c, const char *ref)
+{
+	bool found;
+	lock(&c->mu);
+	size_t at = ingest_search_locked(c, ref, &found);
+	if (found) ingest_remove_locked(c, c->ingests[at]);
+	unlock(&c->mu);
+}
+
+void cairn_ingest_expect(struct cairn_ingest *s, uint64_t total,
+			 const struct cairn_digest *expected)
+{
+	lock(&s->cache->mu);
+	if (session_current_locked(s)) {
+		if (total > 0) s->ingest->total = total;
+		if (expected != NULL && expected->alg != 0) s->ingest->expected = *expected;
+	}
+	unlock(&s->cache->mu);
+}
+
+bool cairn_ingest_is_published(struct cairn_ingest *s)
+{
+	lock(&s->cache->mu);
+	bool is = session_current_locked(s) && s->ingest->blob != NULL;
+	unlock(&s->cache->mu);
+	return is;
+}
+
+/* ---- status */
+
+void ingest_fill_locked(const struct ingest *ing, struct cairn_ingest_status *ret)
+{
+	memcpy(ret->ref, ing->ref, strlen(ing->ref) + 1);
+	ret->offset = ing->offset;
+	ret->total = ing->total;
+	ret->expected = ing->expected;
+	ret->running = ing->running;
+	ret->started_ns = ing->started_ns;
+	ret->updated_ns = ing->updated_ns;
+}
+
+enum cairn_code cairn_ingest_get_status(struct cairn_ingest *s, struct cairn_ingest_status *ret,
+					struct cairn_err *err)
+{
+	lock(&s->cache->mu);
+	bool current = session_current_locked(s);
+	if (current) ingest_fill_locked(s->ingest, ret);
+	unlock(&s->cache->mu);
+	return current ? CAIRN_OK : session_over(s, err);
+}
+
+enum cairn_code cairn_cache_ingest_status(struct cairn_cache *c, const char *ref,
+					  struct cairn_ingest_status *ret, struct cairn_err *err)
+{
+	bool found;
+	lock(&c->mu);
+	size_t at = ingest_search_locked(c, ref, &found);
+	if (found) ingest_fill_locked(c->ingests[at], ret);
+	unlock(&c->mu);
+	return found ? CAIRN_OK
+		     : cairn_err_set(err, CAIRN_NOT_FOUND, "no ingest has the ref \"%.128s\"", ref);
+}
+
+size_t cairn_cache_next_ingest(struct cairn_cache *c, const char *after,
+			       struct cairn_ingest_status *ret, size_t max)
+{
+	bool found = false;
+	size_t n = 0;
+	lock(&c->mu);
+	size_t at = after != NULL ? ingest_search_locked(c, after, &found) : 0;
+	for (at += found; at < c->ingests_n && n < max; at++, n++)
+		ingest_fill_locked(c->ingests[at], &ret[n]);
+	unlock(&c->mu);
+	return n;
+}

@@ -1,0 +1,359 @@
+/* Reading blobs: open files shared by their readers, and what was proved about their content. The
+ * mappings are in window.c. */
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "cache/mem.h"
+#include "cache/store.h"
+#include "cache/window.h"
+
+struct cairn_blob {
+	struct cairn_cache *cache;
+	struct blob_file *file; /* has one of its opens */
+};
+
+/* ---- proofs */
+
+struct generation generation_of(const struct stat *st)
+{
+	return (struct generation){
+		.dev = st->st_dev,
+		.ino = st->st_ino,
+		.size = (uint64_t)st->st_size,
+		.mtime_ns = (int64_t)st->st_mtim.tv_sec * CAIRN_NS_PER_S + st->st_mtim.tv_nsec,
+		.ctime_ns = (int64_t)st->st_ctim.tv_sec * CAIRN_NS_PER_S + st->st_ctim.tv_nsec,
+	};
+}
+
+bool generation_equal(const struct generation *a, const struct generation *b)
+{
+	return a->dev == b->dev && a->ino == b->ino && a->size == b->size &&
+	       a->mtime_ns == b->mtime_ns && a->ctime_ns == b->ctime_ns;
+}
+
+void proof_set_locked(struct blob *b, const struct generation *g, bool all)
+{
+	b->generation = *g;
+	b->proved_all = all;
+	free(b->proved);
+	b->proved = NULL;
+}
+
+void proof_set(struct cairn_cache *c, struct blob *b, const struct generation *g, bool all)
+{
+	lock(&c->read_mu);
+	proof_set_locked(b, g, all);
+	unlock(&c->read_mu);
+}
+
+static bool piece_proved(const struct blob *b, uint64_t piece)
+{
+	return b->proved != NULL && (b->proved[piece / 8] >> (piece % 8) & 1) != 0;
+}
+
+/* Forgets what was proved of another generation. */
+static bool is_proved_locked(struct blob *b, const struct generation *g, uint64_t first,
+			     uint64_t last)
+{
+	if (!generation_equal(&b->generation, g)) proof_set_locked(b, g, false);
+	if (b->proved_all) return true;
+	for (uint64_t i = first; i <= last; i++) {
+		if (!piece_proved(b, i)) return false;
+	}
+	return true;
+}
+
+static void proof_add(struct cairn_cache *c, struct blob *b, const struct generation *g,
+		      uint64_t first, uint64_t last)
+{
+	size_t bytes = (size_t)(b->size / PIECE / 8 + 1);
+	lock(&c->read_mu);
+	if (generation_equal(&b->generation, g) && !b->proved_all) {
+		if (b->proved == NULL) b->proved = mem_zero(bytes);
+		for (uint64_t i = first; i <= last; i++)
+			b->proved[i / 8] |= (uint8_t)(1u << (i % 8));
+	}
+	unlock(&c->read_mu);
+}
+
+/* ---- open files */
+
+static void idle_remove_locked(struct cairn_cache *c, struct blob_file *f)
+{
+	*(f->lru_prev != NULL ? &f->lru_prev->lru_next : &c->files_head) = f->lru_next;
+	*(f->lru_next != NULL ? &f->lru_next->lru_prev : &c->files_tail) = f->lru_prev;
+	f->lru_prev = f->lru_next = NULL;
+	c->files_idle--;
+}
+
+static void idle_add_locked(struct cairn_cache *c, struct blob_file *f)
+{
+	f->lru_prev = c->files_tail;
+	f->lru_next = NULL;
+	*(c->files_tail != NULL ? &c->files_tail->lru_next : &c->files_head) = f;
+	c->files_tail = f;
+	c->files_idle++;
+}
+
+/* Out of the store's sight; the caller frees it, without the lock. */
+static void forget_locked(struct blob_file *f)
+{
+	if (f->blob->file == f) f->blob->file = NULL;
+}
+
+static void file_free(struct cairn_cache *c, struct blob_file *f)
+{
+	windows_orphan(c, f);
+	close(f->fd);
+	chain_fini(&f->chain);
+	pthread_mutex_destroy(&f->check);
+	blob_unref(f->blob);
+	free(f);
+}
+
+/* Files over the limit, and (all) every idle one. Call without locks. */
+static void files_trim(struct cairn_cache *c, size_t keep)
+{
+	for (;;) {
+		lock(&c->read_mu);
+		struct blob_file *f = c->files_idle > keep ? c->files_head : NULL;
+		if (f != NULL) {
+			idle_remove_locked(c, f);
+			forget_locked(f);
+		}
+		unlock(&c->read_mu);
+		if (f == NULL) return;
+		file_free(c, f);
+	}
+}
+
+static void file_put(struct cairn_cache *c, struct blob_file *f)
+{
+	lock(&c->read_mu);
+	bool last = --f->opens == 0;
+	bool drop = last && (f->stale || f->blob->gone || f->blob->file != f);
+	if (drop) forget_locked(f);
+	if (last && !drop) idle_add_locked(c, f);
+	bool trim = c->files_idle > OPEN_FILES_IDLE;
+	unlock(&c->read_mu);
+	if (drop) file_free(c, f);
+	if (trim) files_trim(c, OPEN_FILES_IDLE);
+}
+
+static struct blob_file *file_get(struct cairn_cache *c, struct blob *b)
+{
+	lock(&c->read_mu);
+	struct blob_file *f = b->file;
+	if (f != NULL && f->opens++ == 0) idle_remove_locked(c, f);
+	unlock(&c->read_mu);
+	return f;
+}
+
+void file_detach(struct cairn_cache *c, struct blob *b)
+{
+	lock(&c->read_mu);
+	struct blob_file *f = b->file;
+	bool idle = f != NULL && f->opens == 0;
+	if (f != NULL) {
+		f->stale = true;
+		b->file = NULL;
+		if (idle) idle_remove_locked(c, f);
+	}
+	unlock(&c->read_mu);
+	if (idle) file_free(c, f);
+}
+
+int blob_open_file(struct cairn_cache *c, const struct cairn_digest *digest)
+{
+	char hex[CAIRN_DIGEST_STR];
+	return openat(c->blob_fds[digest->alg], cairn_digest_hex(digest, hex),
+		      O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+}
+
+/* A new open file, or the one that somebody else opened meanwhile. */
+static struct blob_file *file_new(struct cairn_cache *c, struct blob *b, int fd)
+{
+	struct blob_file *f = mem_zero(sizeof(*f));
+	f->blob = blob_ref(b);
+	f->fd = fd;
+	f->opens = 1;
+	chain_init(&f->chain, b->digest.alg);
+	pthread_mutex_init(&f->check, NULL);
+	lock(&c->read_mu);
+	struct blob_file *other = b->file;
+	if (other == NULL) {
+		b->file = f;
+	} else if (other->opens++ == 0) {
+		idle_remove_locked(c, other);
+	}
+	unlock(&c->read_mu);
+	if (other == NULL) return f;
+	file_free(c, f);
+	return other;
+}
+
+static enum cairn_code file_open(struct cairn_cache *c, struct blob *b, struct blob_file **ret,
+				 struct cairn_err *err)
+{
+	struct stat st;
+	char text[CAIRN_DIGEST_STR], why[128];
+	*ret = file_get(c, b);
+	if (*ret != NULL) return CAIRN_OK;
+	/* Under the name's lock: else a healed blob could get its old file. */
+	pthread_mutex_t *name = blob_name_lock(c, &b->digest);
+	lock(name);
+	enum cairn_code code = CAIRN_OK;
+	int fd = blob_open_file(c, &b->digest);
+	if (fd < 0 && errno != ENOENT && errno != ELOOP && errno != EIO) {
+		code = cairn_err_sys(err, errno, "open blob %s",
+				     cairn_digest_format(&b->digest, text));
+	} else if (fd < 0) {
+		code = blob_damaged(c, b, strerror_r(errno, why, sizeof(why)), err);
+	} else if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size != b->size) {
+		close(fd);
+		code = blob_damaged(c, b, "its file has another size", err);
+	} else {
+		*ret = file_new(c, b, fd);
+	}
+	unlock(name);
+	return code;
+}
+
+enum cairn_code cairn_blob_open(struct cairn_cache *c, const struct cairn_digest *digest,
+				struct cairn_blob **ret, struct cairn_err *err)
+{
+	char text[CAIRN_DIGEST_STR];
+	struct blob_file *f;
+	lock(&c->mu);
+	struct blob *b = blob_find_locked(c, digest);
+	if (b != NULL) {
+		blob_ref(b);
+		blob_used_locked(c, b);
+	}
+	unlock(&c->mu);
+	if (b == NULL)
+		return cairn_err_set(err, CAIRN_NOT_FOUND, "blob %s is not here",
+				     cairn_digest_format(digest, text));
+	enum cairn_code code =
+		b->damaged ? blob_damage_err(b, "found earlier", err) : file_open(c, b, &f, err);
+	blob_unref(b);
+	if (code != CAIRN_OK) return code;
+	struct cairn_blob *blob = mem_zero(sizeof(*blob));
+	blob->cache = c;
+	blob->file = f;
+	*ret = blob;
+	return CAIRN_OK;
+}
+
+void cairn_blob_close(struct cairn_blob *blob)
+{
+	if (blob == NULL) return;
+	blob->file->blob->used_ns = cairn_boot_ns(blob->cache->clock);
+	file_put(blob->cache, blob->file);
+	free(blob);
+}
+
+uint64_t cairn_blob_size(const struct cairn_blob *blob)
+{
+	return blob->file->blob->size;
+}
+
+/* ---- views */
+
+/* The open file has no name any more: it was replaced by a good one, or deleted by a stranger. */
+static enum cairn_code blob_lost(struct cairn_cache *c, struct blob_file *f, struct cairn_err *err)
+{
+	pthread_mutex_t *name = blob_name_lock(c, &f->blob->digest);
+	lock(name); /* who replaces it says so before he lets go */
+	enum cairn_code code = f->stale ? blob_damage_err(f->blob, "replaced meanwhile", err)
+					: blob_damaged(c, f->blob, "its file was deleted", err);
+	unlock(name);
+	return code;
+}
+
+/* The file as it is now; DATA_LOSS if it cannot be the blob. */
+static enum cairn_code look(struct cairn_cache *c, struct blob_file *f, struct generation *g,
+			    struct cairn_err *err)
+{
+	struct stat st;
+	struct blob *b = f->blob;
+	if (b->damaged || f->stale) return blob_damage_err(b, "found earlier", err);
+	if (fstat(f->fd, &st) != 0) return blob_damaged(c, b, "fstat failed", err);
+	if (st.st_nlink == 0 && !b->gone) return blob_lost(c, f, err);
+	if ((uint64_t)st.st_size != b->size)
+		return blob_damaged(c, b, "its file has another size", err);
+	*g = generation_of(&st);
+	return CAIRN_OK;
+}
+
+/* Prove the pieces [first, last] of the generation that the file has now. */
+static enum cairn_code prove(struct cairn_cache *c, struct blob_file *f, uint64_t first,
+			     uint64_t last, struct cairn_err *err)
+{
+	struct generation before, after;
+	bool all = false;
+	lock(&f->check);
+	enum cairn_code code = look(c, f, &before, err);
+	if (code == CAIRN_OK) {
+		lock(&c->read_mu);
+		bool done = is_proved_locked(f->blob, &before, first, last);
+		unlock(&c->read_mu);
+		if (!done) code = pieces_check(c, f, first, last, &all, err);
+		if (code == CAIRN_OK) code = look(c, f, &after, err);
+		/* Changed meanwhile: what was read may be a mixture; the caller looks again. */
+		if (!done && code == CAIRN_OK && generation_equal(&before, &after)) {
+			if (all) {
+				proof_set(c, f->blob, &after, true);
+			} else {
+				proof_add(c, f->blob, &after, first, last);
+			}
+		}
+	}
+	unlock(&f->check);
+	return code;
+}
+
+enum cairn_view_outcome cairn_blob_view(struct cairn_blob *blob, uint64_t offset, uint64_t len,
+					bool may_block, struct cairn_view *ret,
+					struct cairn_err *err)
+{
+	struct cairn_cache *c = blob->cache;
+	struct blob_file *f = blob->file;
+	uint64_t size = f->blob->size, room = WINDOW_BYTES - offset % WINDOW_BYTES;
+	struct generation g;
+	if (offset >= size || len == 0) {
+		cairn_err_set(err, CAIRN_OUT_OF_RANGE,
+			      "offset %llu is beyond the blob's %llu bytes",
+			      (unsigned long long)offset, (unsigned long long)size);
+		return CAIRN_VIEW_FAILED;
+	}
+	if (len > size - offset) len = size - offset;
+	if (len > room) len = room;
+	for (unsigned tries = 0;; tries++) {
+		enum cairn_code code = look(c, f, &g, err);
+		if (code != CAIRN_OK) return CAIRN_VIEW_FAILED;
+		struct window *w = NULL;
+		lock(&c->read_mu);
+		bool proved =
+			is_proved_locked(f->blob, &g, offset / PIECE, (offset + len - 1) / PIECE);
+		if (proved) w = window_get_locked(c, f, offset / WINDOW_BYTES);
+		unlock(&c->read_mu);
+		if (proved) return window_view(c, f, w, offset, len, may_block, ret, err);
+		if (!may_block) return CAIRN_VIEW_WOULD_BLOCK;
+		code = tries < 8 ? prove(c, f, offset / PIECE, (offset + len - 1) / PIECE, err)
+				 : blob_damaged(c, f->blob, "its file keeps changing", err);
+		if (code != CAIRN_OK) return CAIRN_VIEW_FAILED;
+	}
+}
+
+void read_tidy(struct cairn_cache *c, int64_t now_boot_ns)
+{
+	windows_trim(c, now_boot_ns - WINDOW_IDLE_NS);
+}
+
+void read_fini(struct cairn_cache *c)
+{
+	windows_trim(c, INT64_MAX);
+	files_trim(c, 0);
+}
