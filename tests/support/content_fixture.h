@@ -37,6 +37,7 @@ struct node {
 	struct cairn_channel *channel;
 	struct cairn_content_service content;
 	struct cairn_health_service health;
+	bool drained;
 };
 
 static inline int64_t node_real(const struct cairn_clock *clock)
@@ -93,14 +94,21 @@ static inline struct node *node_new(bool prefill, bool owners_only)
 	return n;
 }
 
-static inline size_t node_close(struct node *n)
+/* Returns the number of calls that had to be cancelled. */
+static inline size_t node_drain(struct node *n, int64_t timeout_ms)
 {
+	n->drained = true;
+	return cairn_rpc_server_drain(n->server, timeout_ms);
+}
+
+static inline void node_close(struct node *n)
+{
+	if (!n->drained) node_drain(n, 10000);
+	n->drained = false;
 	cairn_channel_free(n->channel);
-	size_t cut = cairn_rpc_server_drain(n->server, 5000);
 	cairn_rpc_server_free(n->server);
 	cairn_rpc_free(n->rpc);
 	cairn_cache_close(n->cache);
-	return cut;
 }
 
 static inline void node_free(struct node *n)

@@ -96,7 +96,7 @@ static void watch__ends_with_the_drain(void **state)
 	struct node *n = *state;
 	struct cairn_call *call = watch(n, "cairn.v1.Cairn");
 	assert_int_equal(next_status(call), SERVING);
-	assert_int_equal(cairn_rpc_server_drain(n->server, 10000), 0);
+	assert_int_equal(node_drain(n, 10000), 0);
 	assert_int_equal(next_status(call), NOT_SERVING);
 	assert_int_equal(next_status(call), -1);
 	OK(cairn_call_finish(call, &node_err));
