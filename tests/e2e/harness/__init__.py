@@ -7,13 +7,15 @@ files, sockets and ports below the test's folder. Run by tools/test only: it giv
 process and network namespace in which nothing they do can be left behind."""
 from harness.case import E2E, main, say
 from harness.cairnd import Cairnd
-from harness.containerd import Containerd
-from harness.content import ContentClient
+from harness.containerd import Containerd, snapshotter
+from harness.content import ContentClient, code_of
 from harness.cri import CriClient
+from harness.images import main as images_make
 from harness.process import Process, free_port, log_tails, wait_for
 from harness.proxy import SlowProxy
-from harness.registry import Registry, image
+from harness.registry import Registry, digests, image
 from harness.world import World
 
-__all__ = ["E2E", "main", "say", "Cairnd", "Containerd", "ContentClient", "CriClient", "Process", "free_port",
-           "log_tails", "wait_for", "SlowProxy", "Registry", "image", "World"]
+__all__ = ["E2E", "main", "say", "Cairnd", "Containerd", "ContentClient", "code_of", "CriClient", "Process",
+           "free_port", "log_tails", "wait_for", "SlowProxy", "Registry", "digests", "image", "images_make", "World",
+           "snapshotter"]

@@ -156,12 +156,18 @@ class Containerd:
 
     def ctr(self, *args, ns="default", check=True, timeout=120, stdin=None):
         done = subprocess.run(self.argv(*args, ns=ns), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                              stdin=subprocess.DEVNULL if stdin is None else None, input=stdin, text=not isinstance(stdin, bytes),
-                              timeout=timeout, check=False, env=clean_env(), cwd=self.folder)
+                              input=stdin or b"", timeout=timeout, check=False, env=clean_env(), cwd=self.folder)
+        done.stdout = done.stdout.decode(errors="replace")
+        done.stderr = done.stderr.decode(errors="replace")
         if check and done.returncode != 0:
             raise AssertionError(f"ctr {' '.join(map(str, args))}: exit status {done.returncode}\n"
                                  f"{done.stdout}\n{done.stderr}")
         return done
+
+    def ctr_bytes(self, *args, ns="default"):
+        """What ctr writes to its stdout, as it is."""
+        return subprocess.run(self.argv(*args, ns=ns), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, check=True,
+                              env=clean_env(), timeout=120).stdout
 
     def start_ctr(self, *args, ns="default"):
         """ctr in the background; finish it with finish()."""

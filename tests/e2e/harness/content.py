@@ -149,6 +149,10 @@ class ContentClient:
                            "/grpc.health.v1.Health/", timeout)
         return health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
 
+    def watch_health(self, service=""):
+        return self.stream("Watch", health_pb2.HealthCheckRequest(service=service), health_pb2.HealthCheckResponse,
+                           "/grpc.health.v1.Health/", 600)
+
     def cairn_status(self):
         return self.unary("Status", cairn_pb2.StatusRequest(), cairn_pb2.StatusResponse, "/cairn.v1.Cairn/")
 

@@ -113,12 +113,12 @@ def end_all():
     Process.running.clear()
 
 
-def log_tails(lines=60):
+def log_tails(lines=40):
     """The end of each log, for a failed test's report."""
     parts = []
     for log in Process.logs:
         if log.exists():
-            text = [line[:300] for line in log.read_text(errors="replace").splitlines() if not NOISE.search(line)]
+            text = [line[:240] for line in log.read_text(errors="replace").splitlines() if not NOISE.search(line)]
             parts.append(f"---- {log.name}: the last of {len(text)} lines")
             parts += text[-lines:]
     return "\n".join(parts)

@@ -14,13 +14,16 @@ class World(contextlib.ExitStack):
     builtin: containerd with its own store, for comparison; then there is no w.cairnd.
     front: made with the registry, for instance SlowProxy; w.front, and CRI may pull from it."""
 
-    def __init__(self, folder, cri=False, policy="shared", discard=False, builtin=False, front=None, drain="5s"):
+    def __init__(self, folder, cri=False, policy="shared", discard=False, builtin=False, front=None, drain="5s",
+                 extra="", state=None):
         super().__init__()
         self.folder = pathlib.Path(folder)
         self.options = {"cri": cri, "policy": policy, "discard": discard}
         self.builtin = builtin or os.environ.get("CAIRN_STORE") == "builtin"
         self.make_front = front
         self.drain = drain
+        self.extra = extra  # lines for cairn.yaml
+        self.state = state  # cairnd's state_dir, if it is to be elsewhere
 
     def __enter__(self):
         super().__enter__()
@@ -31,8 +34,8 @@ class World(contextlib.ExitStack):
             store = None
             self.cairnd = None
             if not self.builtin:
-                containerd_socket = self.folder / "containerd/c.sock"
-                self.cairnd = self.enter_context(Cairnd(self.folder, containerd_socket, drain=self.drain))
+                daemon = Cairnd(self.folder, self.folder / "containerd/c.sock", self.state, self.drain, self.extra)
+                self.cairnd = self.enter_context(daemon)
                 store = self.cairnd.socket
             self.containerd = self.enter_context(Containerd(self.folder, store, hosts=hosts, **self.options))
         except BaseException:
