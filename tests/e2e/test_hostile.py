@@ -150,7 +150,8 @@ class Hostile(E2E):
         say("commits that cannot be")
         for fields, code in [
                 ({"total": 5, "offset": 1000}, Code.FAILED_PRECONDITION),
-                ({"total": big, "offset": 1000}, Code.FAILED_PRECONDITION),
+                ({"total": 1 << 42, "offset": 1000}, Code.FAILED_PRECONDITION),
+                ({"total": big, "offset": 1000}, Code.INVALID_ARGUMENT),
                 ({"expected": UNKNOWN, "offset": 1000}, Code.FAILED_PRECONDITION),
                 ({"offset": 7}, Code.OUT_OF_RANGE)]:
             with self.subTest(**fields):
@@ -171,7 +172,7 @@ class Hostile(E2E):
         """Filters that do not parse: InvalidArgument from List and ListStatuses."""
         self.client.put(b"something")
         for text in ("digest==", "==x", "digest~=[", "digest==\"open", "labels.\"x", "digest=sha256", "a b",
-                     "digest===x", "digest==x,", ",", "(" * 1000, "digest~=" + "(" * 1000, "digest==\x01\xff"):
+                     "digest===x", "digest==x,", ",", "(" * 1000, "digest~=" + "(" * 1000):
             with self.subTest(text[:40]):
                 self.assertEqual(code_of(self.client.list, text), Code.INVALID_ARGUMENT)
                 self.assertEqual(code_of(self.client.statuses, text), Code.INVALID_ARGUMENT)

@@ -31,7 +31,7 @@ class Restart(E2E):
                 self.assertEqual(sha256(client.read(digest)), digest)
 
     def stalled_pull(self, w, name, layer, at):
-        """A pull whose layer has come to a halt after `at` bytes, all of which cairnd has."""
+        """A pull whose layer has come to a halt after `at` bytes (whole MiB), all of which cairnd has."""
         w.front.only, w.front.stall_at = layer, at
         pull = w.containerd.start_pull(w.front.ref(name))
         self.assertTrue(w.front.stalled.wait(30))
@@ -39,8 +39,9 @@ class Restart(E2E):
         def offset():
             with w.cairnd.client() as client:
                 found = [s.offset for s in client.statuses() if layer in s.ref]
-                return found and found[0] >= at - MIB and found[0]
-        return pull, wait_for("the ingest", offset)
+                return found == [at]
+        wait_for("the ingest", offset)
+        return pull
 
     # ---- containerd ----
 
@@ -60,13 +61,13 @@ class Restart(E2E):
         """containerd killed during a pull: the next pull resumes with a Range request."""
         w = self.enter(World(self.folder, front=SlowProxy))
         layer = image("demo/mid:v1")["layers"][1]
-        pull, offset = self.stalled_pull(w, "demo/mid:v1", layer, 6 * MIB)
+        pull = self.stalled_pull(w, "demo/mid:v1", layer, 6 * MIB)
         w.containerd.kill()
-        pull.wait()
         w.front.release()
+        pull.wait()
         w.containerd.start()
         w.containerd.pull(w.front.ref("demo/mid:v1"))
-        self.assertEqual(w.front.ranges(layer), [None, f"bytes={offset}-"])
+        self.assertEqual(w.front.ranges(layer), [None, f"bytes={6 * MIB}-"])
         w.containerd.whole(w.front.ref("demo/mid:v1"), "v1")
         self.assert_held(w)
 
@@ -94,13 +95,13 @@ class Restart(E2E):
         """SIGTERM during a download: the pull fails, and the next one resumes where it was, with a Range request."""
         w = self.enter(World(self.folder, front=SlowProxy, drain="1s"))
         layer = image("demo/mid:v1")["layers"][1]
-        pull, offset = self.stalled_pull(w, "demo/mid:v1", layer, 6 * MIB)
+        pull = self.stalled_pull(w, "demo/mid:v1", layer, 6 * MIB)
         w.cairnd.stop()
         w.front.release()
         self.assertNotEqual(pull.wait(60), 0)
         w.cairnd.start()
         self.pull_until_ok(w, w.front.ref("demo/mid:v1"))
-        self.assertIn(f"bytes={offset}-", w.front.ranges(layer))
+        self.assertIn(f"bytes={6 * MIB}-", w.front.ranges(layer))
         w.containerd.whole(w.front.ref("demo/mid:v1"), "v1")
         self.assert_held(w)
 
@@ -108,7 +109,7 @@ class Restart(E2E):
         """SIGKILL during a download: what a checkpoint covers is kept, and the next pull resumes there."""
         w = self.enter(World(self.folder, front=SlowProxy))
         layer = image(LAYER)["layers"][1]
-        pull, _ = self.stalled_pull(w, LAYER, layer, 67 * MIB)
+        pull = self.stalled_pull(w, LAYER, layer, 67 * MIB)
         w.cairnd.kill()
         w.front.release()
         self.assertNotEqual(pull.wait(60), 0)

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import sys
 import time
 import traceback
@@ -96,6 +97,8 @@ class Result(unittest.TestResult):
 
 def main():
     """Run the tests of the calling file, or those named Class.method in the arguments."""
+    # A background job of a shell ignores SIGINT, and so would all that we start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     loader = unittest.TestLoader()
     module = sys.modules["__main__"]
     if len(sys.argv) > 1:

@@ -195,8 +195,8 @@ class Containerd:
 
     def complete(self, ref, ns="default"):
         """What `ctr images check` says."""
-        out = self.ctr("images", "check", f"name=={ref}", ns=ns).stdout
-        return "complete (" in out and "incomplete" not in out
+        done = self.ctr("images", "check", f"name=={ref}", ns=ns, check=False)
+        return done.returncode == 0 and "complete (" in done.stdout and "incomplete" not in done.stdout
 
     # containers
 
