@@ -60,6 +60,8 @@ static enum cairn_code finish_locked(struct cairn_ingest *s, const struct commit
 		return err->code;
 	}
 	bool known = b->state == CAIRN_BLOB_REFERENCED;
+	/* For those who look from outside, it exists from its commit on. */
+	if (!known) b->created_ns = b->updated_ns = cairn_real_ns(c->clock);
 	blob_add_owner_locked(b, ing->owner);
 	blob_reference_locked(c, b);
 	blob_used_locked(c, b);
