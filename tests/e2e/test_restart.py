@@ -110,6 +110,7 @@ class Restart(E2E):
         w = self.enter(World(self.folder, front=SlowProxy))
         layer = image(LAYER)["layers"][1]
         pull = self.stalled_pull(w, LAYER, layer, 67 * MIB)
+        wait_for("a checkpoint", lambda: max(w.cairnd.checkpoints(), default=0) >= 60 * MIB, 30)
         w.cairnd.kill()
         w.front.release()
         self.assertNotEqual(pull.wait(60), 0)

@@ -1,7 +1,9 @@
 """cairnd with a state directory and a socket of its own."""
+import contextlib
 import os
 import pathlib
 import re
+import sqlite3
 
 import grpc
 
@@ -115,6 +117,11 @@ class Cairnd:
     def blob_path(self, digest):
         algorithm, encoded = digest.split(":")
         return self.state / "blobs" / algorithm / encoded
+
+    def checkpoints(self):
+        """Offsets from which ingests would go on after kill -9."""
+        with contextlib.closing(sqlite3.connect(f"file:{self.state}/index.db?mode=ro", uri=True)) as index:
+            return [offset for offset, in index.execute("SELECT offset FROM ingest")]
 
     def open_files(self):
         return len(list(pathlib.Path(f"/proc/{self.process.pid}/fd").iterdir()))

@@ -77,9 +77,8 @@ class Containerd:
 
     def __enter__(self):
         self.folder.mkdir(parents=True)
-        disabled = ["io.containerd.tracing.processor.v1.otlp", "io.containerd.internal.v1.tracing"]
-        if self.store:
-            disabled.append("io.containerd.content.v1.content")
+        disabled = ["io.containerd.content.v1.content"] if self.store else []
+        disabled += ["io.containerd.tracing.processor.v1.otlp", "io.containerd.internal.v1.tracing"]
         if not self.cri_enabled:
             disabled.append("io.containerd.grpc.v1.cri")
         (self.folder / "config.toml").write_text(CONFIG.format(
