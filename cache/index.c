@@ -213,7 +213,7 @@ static enum cairn_code open_or_rebuild(struct index *x, int64_t now_ns, enum ind
 				     "run the release that wrote it, or a newer one",
 				     x->path, (long long)version, INDEX_SCHEMA);
 	if (rc == SQLITE_OK) {
-		if (*found != INDEX_NEW) *found = clean ? INDEX_CLEAN : INDEX_UNCLEAN;
+		*found = version == 0 ? INDEX_NEW : clean ? INDEX_CLEAN : INDEX_UNCLEAN;
 		return CAIRN_OK;
 	}
 	enum cairn_code code = index_error(x, rc, what, err);

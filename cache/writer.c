@@ -8,7 +8,7 @@
 #include "cache/mem.h"
 #include "cache/store.h"
 
-#define BATCH 256
+#define BATCH 1024
 #define BATCH_MS 100 /* how long rows gather before they are written */
 #define RETRY_S 1    /* after a failed transaction */
 #define STOP_TRIES 3 /* at the end, a full disk is not waited for */
@@ -212,13 +212,14 @@ static void *writer_thread(void *arg)
 {
 	struct cairn_cache *c = arg;
 	struct op *ops = mem_zero(BATCH * sizeof(*ops));
+	size_t n = 0;
 	lock(&c->mu);
 	for (;;) {
 		while (c->dirty_head == NULL && !c->writer_stop)
 			pthread_cond_wait(&c->dirty_cond, &c->mu);
 		if (c->dirty_head == NULL) break;
-		wait_until_locked(c, BATCH_MS);
-		size_t n = take_locked(c, ops);
+		if (n < BATCH) wait_until_locked(c, BATCH_MS);
+		n = take_locked(c, ops);
 		unlock(&c->mu);
 		bool written = write_batch(c, ops, n);
 		for (size_t i = 0; i < n; i++) op_fini(&ops[i]);
