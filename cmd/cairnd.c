@@ -161,6 +161,11 @@ static void add_services(struct daemon *d)
 	cairn_health_service_add(d->server, &d->health);
 }
 
+static void client_connected(void *runtime, pid_t pid)
+{
+	cairn_runtime_connected(runtime, pid);
+}
+
 static enum cairn_code start_http(struct daemon *d, struct cairn_err *err)
 {
 	if (d->config.http.listen[0] == '\0') return CAIRN_OK;
@@ -183,6 +188,7 @@ static enum cairn_code start(struct daemon *d, struct cairn_err *err)
 	if (rc == CAIRN_OK) rc = start_runtime(d, err);
 	if (rc == CAIRN_OK) rc = cairn_rpc_server_new(d->rpc, &d->server, err);
 	if (rc == CAIRN_OK) add_services(d);
+	if (rc == CAIRN_OK) cairn_rpc_server_on_connect(d->server, client_connected, d->runtime);
 	if (rc == CAIRN_OK) rc = make_parent(d->config.listen, err);
 	if (rc == CAIRN_OK) rc = cairn_rpc_server_listen_unix(d->server, d->config.listen, err);
 	if (rc == CAIRN_OK) rc = start_http(d, err);

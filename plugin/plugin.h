@@ -92,7 +92,8 @@ struct cairn_runtime_status {
 	uint64_t recorded;	     /* distinct digests in the last complete listing */
 	uint64_t missing;	     /* of these, not held here, or damaged */
 	uint64_t promoted, released; /* blobs whose state a listing changed, since start */
-	char error[512];	     /* why the last listing failed; "": it did not */
+	bool client;	 /* the containerd that was listed last is the one that uses us */
+	char error[512]; /* why the last listing failed; "": it did not */
 };
 
 /* Threads: any. Takes one short lock. */
@@ -101,6 +102,12 @@ void cairn_runtime_get_status(struct cairn_runtime *rt, struct cairn_runtime_sta
 /* Is it in the last complete listing? *ret_known says whether there is one. Threads: any. */
 bool cairn_runtime_records(struct cairn_runtime *rt, const struct cairn_digest *digest,
 			   bool *ret_known);
+
+/* The process pid has connected to our content service. A listing may release blobs only if the
+ * process that it came from has done so: else another containerd than the one that uses us, found
+ * at the address by mistake, would empty the node. The first connection of a containerd also has
+ * it listed at once. pid 0 (not visible from here) proves nothing. Never blocks. Threads: any. */
+void cairn_runtime_connected(struct cairn_runtime *rt, pid_t pid);
 
 /* List soon; returns at once. Threads: any. */
 void cairn_runtime_request(struct cairn_runtime *rt);

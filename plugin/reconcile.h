@@ -33,6 +33,7 @@ void cairn_digest_set_fini(struct cairn_digest_set *set);
 /* One complete listing: all that is recorded in any namespace at some moment after begun. */
 struct cairn_listing {
 	int64_t begun_boot_ns, begun_real_ns;
+	bool client; /* it is of the containerd that uses us: only then may it release */
 	struct cairn_digest_set recorded; /* sorted */
 };
 

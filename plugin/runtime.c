@@ -7,7 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "plugin/plugin.h"
@@ -15,6 +18,7 @@
 #include "plugin/runtime_list.h"
 
 #define RETRY_MS 3000
+#define CLIENTS_MAX 64 /* processes whose connection is remembered */
 
 struct cairn_runtime {
 	struct cairn_cache *cache;
@@ -29,6 +33,10 @@ struct cairn_runtime {
 	bool stop, requested;		    /* guarded by mu */
 	struct cairn_runtime_status status; /* guarded by mu */
 	struct cairn_listing *last;	    /* guarded by mu; replaced by the thread only */
+	pid_t clients[CLIENTS_MAX];	    /* guarded by mu: who connected lately, a ring */
+	size_t clients_next;		    /* guarded by mu */
+	bool connected;			    /* guarded by mu: one came since the last look */
+	pid_t client;			    /* the thread's own: our containerd; 0: not met yet */
 	struct cairn_digest_set missing;    /* the thread's own */
 	bool complained;		    /* likewise: that containerd is away */
 };
@@ -38,6 +46,68 @@ static void listing_free(struct cairn_listing *listing)
 	if (listing == NULL) return;
 	cairn_digest_set_fini(&listing->recorded);
 	free(listing);
+}
+
+/* ---- is the containerd that we ask the one that uses us? --------------------------------------*/
+
+/* The process that listens at the address; 0: nobody, or not visible from here. */
+static pid_t listener_pid(const char *address)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	struct ucred peer = {0};
+	socklen_t len = sizeof(peer);
+	if (strlen(address) >= sizeof(addr.sun_path)) return 0;
+	memcpy(addr.sun_path, address, strlen(address) + 1);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0) return 0;
+	if (connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) != 0 ||
+	    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) != 0) {
+		peer.pid = 0;
+	}
+	close(fd);
+	return peer.pid;
+}
+
+static bool has_connected_locked(const struct cairn_runtime *rt, pid_t pid)
+{
+	for (size_t i = 0; i < CLIENTS_MAX; i++) {
+		if (rt->clients[i] == pid) return true;
+	}
+	return false;
+}
+
+/* Proved once, it stays so until another process listens there: the ring may forget. */
+static bool is_client(struct cairn_runtime *rt)
+{
+	pid_t pid = listener_pid(rt->status.address);
+	if (pid <= 0) return false;
+	pthread_mutex_lock(&rt->mu);
+	if (has_connected_locked(rt, pid)) rt->client = pid;
+	bool is = rt->client == pid;
+	pthread_mutex_unlock(&rt->mu);
+	return is;
+}
+
+/* cairnctl connects too: only a containerd that had not been met before is news. */
+static bool client_came(struct cairn_runtime *rt)
+{
+	pthread_mutex_lock(&rt->mu);
+	bool look = rt->connected;
+	rt->connected = false;
+	pid_t before = rt->client;
+	pthread_mutex_unlock(&rt->mu);
+	return look && is_client(rt) && rt->client != before;
+}
+
+void cairn_runtime_connected(struct cairn_runtime *rt, pid_t pid)
+{
+	pthread_mutex_lock(&rt->mu);
+	if (pid > 0 && !has_connected_locked(rt, pid)) {
+		rt->clients[rt->clients_next++ % CLIENTS_MAX] = pid;
+		rt->connected = true;
+		pthread_cond_broadcast(&rt->wake);
+	}
+	pthread_mutex_unlock(&rt->mu);
 }
 
 /* ---- one listing ------------------------------------------------------------------------------*/
@@ -66,6 +136,7 @@ static void note_success(struct cairn_runtime *rt, struct cairn_listing *now,
 	bool news = !st->reachable || result->promoted > 0 || result->released > 0 ||
 		    result->missing != st->missing;
 	st->reachable = true;
+	st->client = now->client;
 	st->error[0] = '\0';
 	st->last_listing_ns = now->begun_real_ns;
 	st->listings++;
@@ -80,8 +151,8 @@ static void note_success(struct cairn_runtime *rt, struct cairn_listing *now,
 	rt->complained = false;
 	cairn_log(news ? CAIRN_LOG_INFO : CAIRN_LOG_DEBUG, "containerd_listed",
 		  CAIRN_NUM("recorded", cairn_digest_set_size(&now->recorded)),
-		  CAIRN_NUM("missing", result->missing), CAIRN_NUM("promoted", result->promoted),
-		  CAIRN_NUM("released", result->released));
+		  CAIRN_NUM("is_client", now->client), CAIRN_NUM("missing", result->missing),
+		  CAIRN_NUM("promoted", result->promoted), CAIRN_NUM("released", result->released));
 }
 
 static bool list_once(struct cairn_runtime *rt)
@@ -91,13 +162,16 @@ static bool list_once(struct cairn_runtime *rt)
 	if (now == NULL) abort();
 	now->begun_boot_ns = cairn_boot_ns(rt->clock);
 	now->begun_real_ns = cairn_real_ns(rt->clock);
+	now->client = is_client(rt);
 	if (cairn_lister_list(&rt->lister, &now->recorded, &err) != CAIRN_OK) {
 		note_failure(rt, &err);
 		listing_free(now);
 		return false;
 	}
 	struct cairn_reconciled result;
-	cairn_reconcile(rt->cache, rt->last, now, &rt->missing, &result);
+	const struct cairn_listing *before = rt->last;
+	if (before != NULL && !(before->client && now->client)) before = NULL;
+	cairn_reconcile(rt->cache, before, now, &rt->missing, &result);
 	cairn_digest_set_fini(&rt->missing);
 	rt->missing = result.missing_set;
 	note_success(rt, now, &result);
@@ -120,6 +194,13 @@ static bool wait_for_turn(struct cairn_runtime *rt, int64_t ms)
 	pthread_mutex_lock(&rt->mu);
 	int rc = 0;
 	while (!rt->stop && !rt->requested && rc != ETIMEDOUT) {
+		if (rt->connected) {
+			pthread_mutex_unlock(&rt->mu);
+			bool came = client_came(rt);
+			pthread_mutex_lock(&rt->mu);
+			if (came) break;
+			continue;
+		}
 		rc = pthread_cond_timedwait(&rt->wake, &rt->mu, &until);
 	}
 	rt->requested = false;

@@ -89,6 +89,14 @@ enum cairn_code cairn_rpc_server_listen_unix(struct cairn_rpc_server *server, co
 	return CAIRN_OK;
 }
 
+void cairn_rpc_server_on_connect(struct cairn_rpc_server *server, void (*fn)(void *arg, pid_t pid),
+				 void *arg)
+{
+	assert(!server->started);
+	server->on_connect = fn;
+	server->on_connect_arg = arg;
+}
+
 void cairn_listeners_unlink(struct cairn_rpc_server *server)
 {
 	for (size_t i = 0; i < server->n_listeners; i++) {
@@ -107,6 +115,13 @@ void cairn_listeners_close(struct cairn_rpc_server *server)
 
 /* ---- the accept thread ----------------------------------------------------------------------- */
 
+static pid_t peer_pid(int fd)
+{
+	struct ucred peer = {0};
+	socklen_t len = sizeof(peer);
+	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 ? peer.pid : 0;
+}
+
 /* Accept one connection. False: pause, the machine is out of something. */
 static bool accept_one(struct cairn_rpc_server *server, const struct cairn_unix_listener *l)
 {
@@ -117,6 +132,7 @@ static bool accept_one(struct cairn_rpc_server *server, const struct cairn_unix_
 			  CAIRN_STR("err", strerrordesc_np(errno)));
 		return false;
 	}
+	if (server->on_connect != NULL) server->on_connect(server->on_connect_arg, peer_pid(fd));
 	int bytes = SOCKET_BUFFER_BYTES;
 	(void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
 	(void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes));

@@ -25,6 +25,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/err.h"
 #include "base/own.h"
@@ -181,6 +182,12 @@ CAIRN_CHECKED enum cairn_code cairn_rpc_server_listen_tcp(struct cairn_rpc_serve
 							  const char *address,
 							  const struct cairn_tls *tls,
 							  int *ret_port, struct cairn_err *err);
+
+/* Before start. fn(arg, pid) is called on the accept thread for each connection to a unix socket,
+ * with the process that made it (SO_PEERCRED; 0: not visible from here). It must not block, and is
+ * not called any more once drain has returned. */
+void cairn_rpc_server_on_connect(struct cairn_rpc_server *server, void (*fn)(void *arg, pid_t pid),
+				 void *arg);
 
 /* Begin to serve. Unix sockets accept from here on. */
 CAIRN_CHECKED enum cairn_code cairn_rpc_server_start(struct cairn_rpc_server *server,

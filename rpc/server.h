@@ -36,6 +36,8 @@ struct cairn_rpc_server {
 	grpc_server_credentials *plain;
 	struct cairn_service_method *methods; /* sorted by path once started */
 	size_t n_methods;
+	void (*on_connect)(void *arg, pid_t pid); /* NULL: nobody asks */
+	void *on_connect_arg;
 	struct cairn_unix_listener listeners[CAIRN_RPC_LISTENERS_MAX];
 	size_t n_listeners;
 	int stop_fd; /* eventfd: the accept thread ends */

@@ -361,6 +361,8 @@ static void view__releases_orphans_after_two_listings(void **state)
 	fake_start(&w->fake, w->n);
 	view_start(w, 3600000);
 	UNTIL(view_status(w).listings >= 1);
+	cairn_runtime_connected(w->rt, getpid()); /* where the fake lives: it is listed at once */
+	UNTIL(view_status(w).client);
 	fake_forget(&w->fake); /* its database was wiped */
 	w->n->skew_ns += CAIRN_RECORD_GRACE_NS + CAIRN_NS_PER_S;
 	list_again(w);
@@ -368,6 +370,22 @@ static void view__releases_orphans_after_two_listings(void **state)
 	list_again(w);
 	assert_int_equal(view_status(w).released, 2);
 	assert_int_equal(state_of(w, &one), CAIRN_BLOB_CACHED);
+}
+
+/* Another containerd, found at the address by mistake, records nothing of ours. */
+static void view__releases_nothing_for_a_containerd_that_is_not_our_client(void **state)
+{
+	struct world *w = *state;
+	struct cairn_digest one = put(w, 1);
+	fake_start(&w->fake, w->n);
+	view_start(w, 3600000);
+	cairn_runtime_connected(w->rt, getppid());
+	UNTIL(view_status(w).listings >= 1);
+	w->n->skew_ns += CAIRN_PROMISE_GRACE_NS + CAIRN_NS_PER_S;
+	for (int i = 0; i < 3; i++) list_again(w);
+	assert_false(view_status(w).client);
+	assert_int_equal(view_status(w).released, 0);
+	assert_int_equal(state_of(w, &one), CAIRN_BLOB_REFERENCED);
 }
 
 static void view__counts_only_complete_listings(void **state)
@@ -435,6 +453,7 @@ int main(void)
 		TEST(reconcile__keeps_what_either_listing_has_or_info_promised),
 		TEST(view__waits_for_containerd_and_lists_it),
 		TEST(view__releases_orphans_after_two_listings),
+		TEST(view__releases_nothing_for_a_containerd_that_is_not_our_client),
 		TEST(view__counts_only_complete_listings),
 		TEST(view__stops_at_once_while_containerd_hangs),
 		TEST(view__with_nobody_to_ask_is_quiet),
