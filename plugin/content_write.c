@@ -25,6 +25,8 @@ struct session {
 	struct cairn_content_service *service;
 	struct cairn_ingest *ing; /* a reference that outlives the close */
 	bool closed;
+	bool unconfirmed; /* told offset == total of a blob that nobody has looked at since */
+	struct cairn_digest want;     /* that blob */
 	uint64_t total;		      /* what the client said last; 0: nothing */
 	struct cairn_digest expected; /* likewise; alg 0: nothing */
 	char ref[CAIRN_REF_MAX + 1];
@@ -84,7 +86,10 @@ static enum cairn_code open_ingest(struct session *s, struct cairn_call *call,
 		.prefill = s->service->prefill && ref.want.alg != 0 && s->in.total > 0,
 		.owners_only = s->service->owners_only,
 	};
-	return open_patiently(s, call, &spec, err);
+	enum cairn_code rc = open_patiently(s, call, &spec, err);
+	s->want = ref.want;
+	s->unconfirmed = rc == CAIRN_OK && cairn_ingest_is_published(s->ing);
+	return rc;
 }
 
 /* Is the expected blob recorded already? Then the client is to be told so, and record it without
@@ -109,15 +114,43 @@ static enum cairn_code refuse_existing(struct session *s, struct cairn_err *err)
 
 /* ---- WRITE and COMMIT, on any thread ----------------------------------------------------------*/
 
+/* Before the client builds on a blob that was here already: its file is there, and every piece is
+ * what its digest says. If not, it is dropped when the session ends, and the next pull downloads.
+ * Is done in the second STAT, which comes outside of containerd's locks; pieces that were looked at
+ * since the start cost nothing. Gives up when the session is closed. */
+static enum cairn_code confirm(struct session *s, struct cairn_err *err)
+{
+	struct cairn_blob *blob = NULL;
+	enum cairn_code rc = cairn_blob_open(s->service->cache, &s->want, &blob, err);
+	uint64_t size = rc == CAIRN_OK ? cairn_blob_size(blob) : 0;
+	for (uint64_t at = 0; rc == CAIRN_OK && at < size;) {
+		struct cairn_view view = {0};
+		rc = cairn_ingest_get_status(s->ing, &s->st, err);
+		if (rc) break;
+		if (cairn_blob_view(blob, at, size - at, true, &view, err) == CAIRN_VIEW_OK) {
+			at += view.len;
+			cairn_view_release(&view);
+		} else {
+			rc = err->code;
+		}
+	}
+	cairn_blob_close(blob);
+	if (rc == CAIRN_OK) s->unconfirmed = false;
+	return rc;
+}
+
 static enum cairn_code write_data(struct session *s, struct cairn_err *err)
 {
+	s->unconfirmed = false; /* a private copy begins */
 	return cairn_ingest_write(s->ing, s->in.offset, s->in.spans, s->in.n_spans, err);
 }
 
 static enum cairn_code commit(struct session *s, struct cairn_err *err)
 {
 	uint64_t offset = s->in.offset;
-	enum cairn_code rc = cairn_ingest_get_status(s->ing, &s->st, err);
+	enum cairn_code rc = CAIRN_OK;
+	if (s->unconfirmed && s->in.data_len == 0) rc = confirm(s, err);
+	if (rc == CAIRN_OK) rc = cairn_ingest_get_status(s->ing, &s->st, err);
 	if (rc) return rc;
 	/* Bytes may come with the commit; and offset 0 on what has bytes starts again, unless all
 	 * of them are there without the client having sent them (prefilled: it counts from 0). */
@@ -140,14 +173,25 @@ static enum cairn_code commit(struct session *s, struct cairn_err *err)
 static void job(void *arg)
 {
 	struct session *s = arg;
-	s->rc = s->in.action == CAIRN_WRITE_COMMIT ? commit(s, &s->err) : write_data(s, &s->err);
+	switch (s->in.action) {
+	case CAIRN_WRITE_STAT:
+		s->rc = confirm(s, &s->err);
+		break;
+	case CAIRN_WRITE_COMMIT:
+		s->rc = commit(s, &s->err);
+		break;
+	case CAIRN_WRITE_WRITE:
+	default:
+		s->rc = write_data(s, &s->err);
+		break;
+	}
 	session_unref(s);
 }
 
 /* Can it be done without touching the disk? */
 static bool is_quick(struct session *s)
 {
-	return s->in.action == CAIRN_WRITE_COMMIT && s->in.data_len == 0 &&
+	return s->in.action == CAIRN_WRITE_COMMIT && s->in.data_len == 0 && !s->unconfirmed &&
 	       cairn_ingest_is_published(s->ing);
 }
 
@@ -192,8 +236,9 @@ static enum cairn_code reply(struct session *s, struct cairn_call *call, struct 
 	return cairn_call_send(call, &resp.base, err);
 }
 
-/* One message, but for its answer. */
-static enum cairn_code act(struct session *s, struct cairn_call *call, struct cairn_err *err)
+/* One message, but for its answer. opening: the stream's first. */
+static enum cairn_code act(struct session *s, struct cairn_call *call, bool opening,
+			   struct cairn_err *err)
 {
 	const struct cairn_write_request *in = &s->in;
 	if (in->total != 0) s->total = in->total;
@@ -202,7 +247,7 @@ static enum cairn_code act(struct session *s, struct cairn_call *call, struct ca
 	/* What a commit says of size and digest is checked, not noted: if it fails, the ingest
 	 * stays as it was. */
 	if (in->action != CAIRN_WRITE_COMMIT) cairn_ingest_expect(s->ing, in->total, &in->expected);
-	if (in->action != CAIRN_WRITE_STAT) {
+	if (in->action != CAIRN_WRITE_STAT || (s->unconfirmed && !opening)) {
 		enum cairn_code rc = run_job(s, call, err);
 		if (rc) return rc;
 	}
@@ -233,8 +278,8 @@ static enum cairn_code receive(struct session *s, struct cairn_call *call, bool 
 
 static enum cairn_code serve(struct session *s, struct cairn_call *call, struct cairn_err *err)
 {
-	for (;;) {
-		enum cairn_code rc = act(s, call, err);
+	for (bool opening = true;; opening = false) {
+		enum cairn_code rc = act(s, call, opening, err);
 		if (rc) return rc;
 		cairn_write_request_drop_bytes(&s->in);
 		bool last = s->in.action == CAIRN_WRITE_COMMIT;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "rpc/call.h"
+#include "rpc/wire.h"
 
 struct cairn_msg {
 	grpc_byte_buffer *buffer;
@@ -91,6 +92,32 @@ static uint8_t *flatten(const struct cairn_msg *msg)
 	return flat;
 }
 
+/* Is there a NUL inside of a string? protobuf allows it; in C the string would end there, and what
+ * is no valid digest would look like one. data is a valid message of that type. */
+static bool has_nul(const ProtobufCMessageDescriptor *type, const uint8_t *data, size_t len)
+{
+	struct cairn_span whole = {.data = data, .len = len};
+	struct cairn_wire_reader r;
+	struct cairn_wire_field f;
+	struct cairn_err ignored;
+	bool end = false;
+	cairn_wire_init(&r, &whole, 1);
+	while (cairn_wire_next(&r, &f, &end, &ignored) == CAIRN_OK && !end) {
+		if (f.type != CAIRN_WIRE_BYTES || f.value == 0) continue;
+		const ProtobufCFieldDescriptor *d =
+			protobuf_c_message_descriptor_get_field(type, f.number);
+		const uint8_t *at = data + f.bytes.at;
+		if (d == NULL) continue;
+		if (d->type == PROTOBUF_C_TYPE_STRING && memchr(at, 0, (size_t)f.value) != NULL)
+			return true;
+		if (d->type == PROTOBUF_C_TYPE_MESSAGE &&
+		    has_nul(d->descriptor, at,
+			    (size_t)f.value)) /* our types do not nest in themselves */
+			return true;
+	}
+	return false;
+}
+
 static enum cairn_code unpack(struct cairn_arena *arena, const struct cairn_msg *msg,
 			      const ProtobufCMessageDescriptor *type, ProtobufCMessage **ret,
 			      struct cairn_err *err)
@@ -100,7 +127,13 @@ static enum cairn_code unpack(struct cairn_arena *arena, const struct cairn_msg 
 	uint8_t *flat = msg->n > 1 ? flatten(msg) : NULL;
 	const uint8_t *data = flat != NULL ? flat : msg->n == 1 ? msg->spans[0].data : NULL;
 	ProtobufCMessage *m = protobuf_c_message_unpack(type, &allocator, msg->len, data);
+	/* Who answers us with a NUL harms nobody. */
+	bool nul = m != NULL && arena != NULL && has_nul(type, data, msg->len);
 	free(flat);
+	if (nul) {
+		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
+				     "a string of the %s received has a NUL byte", type->name);
+	}
 	if (m != NULL) {
 		*ret = m;
 		return CAIRN_OK;

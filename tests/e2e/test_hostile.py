@@ -588,6 +588,8 @@ class Disk(E2E):
             self.assertTrue(answer.remedies)
             say("remedies:", *answer.remedies)
             say("remove the image and pull it again: that blob alone is downloaded")
+            wait_for("containerd's connection", lambda: w.containerd.ctr(
+                "content", "get", image("demo/mid:v1")["config"], check=False).returncode == 0)
             w.containerd.remove(ref)
             w.registry.requests()
             w.containerd.pull(ref)

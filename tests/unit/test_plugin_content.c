@@ -459,6 +459,44 @@ static void prefill__writing_starts_a_private_ingest(void **state)
 	OK(get_info(n, digest_text(other, 500), NULL));
 }
 
+/* Turn the bytes of a blob's file into others. */
+static void rot(struct node *n, const char *digest)
+{
+	char path[256];
+	snprintf(path, sizeof(path), "%s/blobs/sha256/%s", n->dir, strchr(digest, ':') + 1);
+	FILE *f = fopen(path, "r+b");
+	assert_non_null(f);
+	assert_int_equal(fwrite("rotten", 1, 6, f), 6);
+	assert_int_equal(fclose(f), 0);
+}
+
+static void prefill__is_confirmed_outside_of_the_opening_stat(void **state)
+{
+	struct node *n = *state;
+	uint8_t data[5000];
+	fill_bytes(data, sizeof(data), 51);
+	const char *ref = pull_ref("a", data, sizeof(data)), *digest = digest_text(data, 5000);
+	struct cairn_call *call = NULL;
+	struct answer a;
+	for (int with_stat = 0; with_stat < 2; with_stat++) {
+		cache_blob(n, "a", data, sizeof(data));
+		rot(n, digest);
+		OK(start_write(n, ref, 5000, &call, &a));
+		assert_int_equal(a.offset, 5000); /* from memory */
+		pb_write stat = write_message(STAT, 0, NULL, 0);
+		assert_int_equal(with_stat ? ask(&call, &stat, &a)
+					   : commit_at(&call, 5000, 5000, digest, &a),
+				 CAIRN_DATA_LOSS);
+		assert_int_equal(get_info(n, digest, NULL), CAIRN_NOT_FOUND);
+		/* The next pull downloads. */
+		OK(start_write(n, ref, 5000, &call, &a));
+		assert_int_equal(a.offset, 0);
+		OK(end_write(&call));
+		OK(put_blob(n, ref, data, sizeof(data)));
+		OK(delete_blob(n, digest));
+	}
+}
+
 /* ---- Read -------------------------------------------------------------------------------------*/
 
 static void read__clips_ranges_as_containerd_does(void **state)
@@ -840,6 +878,7 @@ int main(void)
 		TEST(prefill__only_for_a_pull_of_that_digest_and_size),
 		cmocka_unit_test(prefill__follows_the_configuration),
 		TEST(prefill__writing_starts_a_private_ingest),
+		TEST(prefill__is_confirmed_outside_of_the_opening_stat),
 		TEST(read__clips_ranges_as_containerd_does),
 		TEST(read__streams_a_large_blob_in_pieces),
 		TEST(read__never_serves_damage),

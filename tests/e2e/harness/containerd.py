@@ -160,7 +160,7 @@ class Containerd:
         done.stderr = done.stderr.decode(errors="replace")
         if check and done.returncode != 0:
             raise AssertionError(f"ctr {' '.join(map(str, args))}: exit status {done.returncode}\n"
-                                 f"{done.stdout}\n{done.stderr}")
+                                 f"{done.stdout[-300:]}\n{done.stderr}")
         return done
 
     def ctr_bytes(self, *args, ns="default"):
