@@ -6,6 +6,7 @@ and describes the behaviour of a whole world: a registry, cairnd and containerd,
 files, sockets and ports below the test's folder. Run by tools/test only: it gives the tests a mount,
 process and network namespace in which nothing they do can be left behind."""
 from harness.case import E2E, main, say
+from harness.cairnctl import Cairnctl
 from harness.cairnd import Cairnd
 from harness.containerd import Containerd, snapshotter
 from harness.content import ContentClient, code_of
@@ -16,6 +17,6 @@ from harness.proxy import SlowProxy
 from harness.registry import Registry, digests, image
 from harness.world import World
 
-__all__ = ["E2E", "main", "say", "Cairnd", "Containerd", "ContentClient", "code_of", "CriClient", "Process",
+__all__ = ["E2E", "main", "say", "Cairnctl", "Cairnd", "Containerd", "ContentClient", "code_of", "CriClient", "Process",
            "free_port", "log_tails", "wait_for", "SlowProxy", "Registry", "digests", "image", "images_make", "World",
            "snapshotter"]

@@ -77,6 +77,16 @@ class Containerd:
 
     def __enter__(self):
         self.folder.mkdir(parents=True)
+        self.configure()
+        for host in self.hosts:
+            folder = self.folder / "certs.d" / host
+            folder.mkdir(parents=True)
+            (folder / "hosts.toml").write_text(HOSTS.format(host=host))
+        self.start()
+        return self
+
+    def configure(self):
+        """Write config.toml; after a change of store, for the next start."""
         disabled = ["io.containerd.content.v1.content"] if self.store else []
         disabled += ["io.containerd.tracing.processor.v1.otlp", "io.containerd.internal.v1.tracing"]
         if not self.cri_enabled:
@@ -85,12 +95,6 @@ class Containerd:
             folder=self.folder, socket=self.socket, disabled=", ".join(f'"{d}"' for d in disabled),
             proxy=PROXY.format(address=self.store) if self.store else "", policy=self.policy,
             snapshotter=snapshotter(), discard=str(self.discard).lower()))
-        for host in self.hosts:
-            folder = self.folder / "certs.d" / host
-            folder.mkdir(parents=True)
-            (folder / "hosts.toml").write_text(HOSTS.format(host=host))
-        self.start()
-        return self
 
     def __exit__(self, *_):
         for namespace, name in list(self.containers):
@@ -143,6 +147,11 @@ class Containerd:
         if self.cri_client is None:
             self.cri_client = CriClient(self.socket)
         return self.cri_client
+
+    @property
+    def content(self):
+        """Where containerd's own store keeps its blobs."""
+        return self.folder / "root/io.containerd.content.v1.content"
 
     @property
     def database(self):

@@ -1,0 +1,306 @@
+"""What admins see: each verb of cairnctl on a terminal, in a pipe, and as JSON."""
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from harness import Cairnctl, Cairnd, Containerd, E2E, World, image, main, say, wait_for  # noqa: E402
+from harness.registry import digests  # noqa: E402
+
+VERBS = ["status", "ls", "explain", "verify", "import", "export", "containerd-config"]
+
+
+def damage(path):
+    """One bit, in the middle."""
+    mode = path.stat().st_mode & 0o7777
+    os.chmod(path, 0o644)
+    with open(path, "r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 1]))
+    os.chmod(path, mode)
+
+
+class Tools(E2E):
+    def world(self):
+        w = self.enter(World(self.folder))
+        self.cairnctl = Cairnctl(w.cairnd.socket, self.folder)
+        return w
+
+    def test_status(self):
+        w = self.world()
+        w.containerd.pull(w.registry.ref("demo/small:v1"))
+        count = len(digests("demo/small:v1"))
+        status = self.cairnctl.json("status")
+        self.assertEqual(len(status), 1)
+        self.assertEqual(status[0]["referenced"]["blobs"], count)
+        self.assertEqual(status[0]["cached"], {"blobs": 0, "bytes": 0})
+        self.assertEqual(status[0]["listen"], str(w.cairnd.socket))
+        self.assertEqual(status[0]["state_dir"], str(w.cairnd.state))
+        self.assertEqual(status[0]["containerd"]["address"], str(w.containerd.socket))
+        fields = {line[0]: line[1:] for line in self.cairnctl.fields("status")}
+        self.assertEqual(fields["referenced blobs"], [str(count), str(status[0]["referenced"]["bytes"])])
+        self.assertEqual(fields["damaged blobs"], ["0"])
+        code, text = self.cairnctl.terminal("status")
+        self.assertEqual(code, 0)
+        self.assertRegex(text, rf"(?m)^referenced blobs +{count}, [\d.]+ MiB$")
+        self.assertRegex(text, r"(?m)^disk free +[\d.]+ [GT]iB$")
+
+    def test_ls(self):
+        w = self.world()
+        refs = [w.registry.ref(name) for name in ("demo/small:v1", "demo/small:v2")]
+        for ref in refs:
+            w.containerd.pull(ref)
+        w.containerd.remove(refs[1])
+        used = digests("demo/small:v1")
+        kept = digests("demo/small:v2") - used
+        self.assertEqual({o["digest"] for o in self.cairnctl.json("ls")}, used | kept)
+        self.assertEqual({f[0]: f[2] for f in self.cairnctl.fields("ls", "--state", "cached")},
+                         {digest: "cached" for digest in kept})
+        self.assertEqual({o["digest"] for o in self.cairnctl.json("ls", "--state", "referenced")}, used)
+        self.assertEqual(self.cairnctl.ok("ls", "--damaged"), "")
+        sizes = {f[0]: int(f[1]) for f in self.cairnctl.fields("ls")}
+        for digest in used | kept:
+            self.assertEqual(sizes[digest], w.cairnd.blob_path(digest).stat().st_size)
+        code, text = self.cairnctl.terminal("ls", "--state=referenced")
+        self.assertEqual(code, 0)
+        lines = text.splitlines()
+        self.assertRegex(lines[0], r"^DIGEST +SIZE +STATE +IDLE +NAMESPACES$")
+        self.assertEqual([line.split()[0] for line in lines[1:]], sorted(used))
+        self.assertRegex(lines[1], r"^sha256:\w{64} +[\d.]+ (B|KiB|MiB)  referenced +(now|\d+ s) ")
+
+    def test_ls_into_head(self):
+        """A reader that has enough ends it without noise."""
+        w = self.world()
+        w.containerd.pull(w.registry.ref("demo/small:v1"))
+        words = " ".join(map(str, self.cairnctl.argv("ls")))
+        done = subprocess.run(["sh", "-c", f"{words} | head -n 1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              text=True, timeout=60, check=True)
+        self.assertTrue(done.stdout.startswith("sha256:"))
+        self.assertEqual(done.stderr, "")
+
+    def test_explain(self):
+        w = self.world()
+        ref = w.registry.ref("demo/small:v1")
+        w.containerd.pull(ref)
+        w.containerd.pull(ref, ns="other")
+        layer = image("demo/small:v1")["layers"][1]
+        one = self.cairnctl.json("explain", layer)[0]
+        self.assertEqual(one["blob"]["state"], "referenced")
+        self.assertEqual(sorted(one["recorded_in"]), ["default", "other"])
+        self.assertTrue(one["recorded_known"])
+        self.assertEqual(one["remedies"], [])
+        reasons = [f[1] for f in self.cairnctl.fields("explain", layer) if f[0] == "reason"]
+        self.assertTrue(any(re.fullmatch(r"containerd records it in namespace other, as part of an image from "
+                                         r"\S+/demo/small", r) for r in reasons), reasons)
+        code, text = self.cairnctl.terminal("explain", layer)
+        self.assertEqual(code, 0)
+        self.assertRegex(text, r"(?m)^state +referenced$")
+        for ns in ("default", "other"):
+            w.containerd.remove(ref, ns=ns)
+        wait_for("the blob to be cached", lambda: self.cairnctl.json("explain", layer)[0]["blob"]["state"] == "cached")
+        self.assertIn("cached: containerd has no record of it", self.cairnctl.ok("explain", layer))
+        unknown = "sha256:" + "0" * 64
+        error = self.cairnctl.expect(1, "explain", unknown).stderr
+        self.assertIn(unknown, error)
+        self.assertIn("not here, and containerd does not record it", error)
+        self.assertIn("invalid digest", self.cairnctl.expect(1, "explain", "sha256:xyz").stderr)
+
+    def test_verify_finds_damage_and_its_advice_heals(self):
+        """A layer rots on the disk; verify finds it, and what explain says brings it back."""
+        w = self.world()
+        ref = w.registry.ref("demo/app:v1")
+        w.containerd.pull(ref)
+        w.containerd.pull(ref, ns="other")
+        self.assertRegex(self.cairnctl.ok("verify"), r"(?m)^\d+ blobs, [\d.]+ MiB: all are what their digests say$")
+        layer = image("demo/app:v1")["layers"][2]
+        damage(w.cairnd.blob_path(layer))
+
+        say("verify finds it, in each form")
+        lines = self.cairnctl.json("verify", status=1)
+        found = [line for line in lines if line["type"] == "finding"]
+        self.assertEqual([line["digest"] for line in found], [layer])
+        self.assertEqual(found[0]["state"], "referenced")
+        self.assertEqual(lines[-1]["type"], "done")
+        self.assertEqual(lines[-1]["findings"], 1)
+        self.assertIn(f"damaged\t{layer}\treferenced\t", self.cairnctl.expect(1, "verify", layer).stdout)
+        code, text = self.cairnctl.terminal("verify")
+        self.assertEqual(code, 1)
+        self.assertRegex(text, r"\r\[[=> ]+\] +\d+%  [\d.]+ \w+ of [\d.]+ MiB  .*/s  ETA .* blobs")
+        self.assertIn(f"ctr -a {w.containerd.socket} -n default content rm {layer}", text)
+
+        say("it is out of service")
+        self.assertEqual([f[0] for f in self.cairnctl.fields("ls", "--damaged")], [layer])
+        self.assertEqual(self.cairnctl.json("status")[0]["damaged"], 1)
+        target = self.folder / "image.tar"
+        done = w.containerd.ctr("images", "export", target, ref, check=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn(layer, done.stderr)
+
+        say("what explain says")
+        remedies = self.cairnctl.json("explain", layer)[0]["remedies"]
+        commands = [line.split("  #")[0] for line in remedies]
+        removals = [c for c in commands if " content rm " in c]
+        self.assertEqual(len(removals), 2)
+        self.assertIn("  " + remedies[0], self.cairnctl.terminal("explain", layer)[1])
+        for command in removals:
+            subprocess.run(command.split(), check=True, stdout=subprocess.DEVNULL, timeout=60)
+        again = next(c for c in commands if " explain " in c)
+        self.assertEqual(again.split(), ["cairnctl", *self.cairnctl.argv("explain", layer)[1:]])
+        wait_for("explain to say that it is not here",
+                 lambda: "not here" in self.cairnctl.run("explain", layer).stderr)
+        w.registry.requests()
+        pulls = [c.replace("IMAGE", ref).split() for c in commands if c.endswith("images pull IMAGE")]
+        self.assertEqual(len(pulls), 2)
+        for command in pulls:
+            subprocess.run([*command, "--plain-http"], check=True, stdout=subprocess.DEVNULL, timeout=60)
+        self.assertEqual([r.name for r in w.registry.blob_gets()], [layer])
+        self.cairnctl.ok("verify")
+        self.assertEqual(self.cairnctl.ok("ls", "--damaged"), "")
+        for ns in ("default", "other"):
+            w.containerd.ctr("images", "export", target, ref, ns=ns)
+            w.containerd.whole(ref, "v1", ns=ns)
+
+    def test_damage_is_healed_by_a_copy(self):
+        """The other advice: import a good copy from elsewhere."""
+        w = self.world()
+        ref = w.registry.ref("demo/small:v1")
+        w.containerd.pull(ref)
+        layer = image("demo/small:v1")["layers"][1]
+        damage(w.cairnd.blob_path(layer))
+        remedies = [f[1] for f in self.cairnctl.fields("explain", layer) if f[0] == "remedy"]
+        self.assertEqual(remedies, [])  # nobody has looked yet
+        self.cairnctl.expect(1, "verify")
+        remedies = [f[1] for f in self.cairnctl.fields("explain", layer) if f[0] == "remedy"]
+        where = re.search(r"if DIR(/blobs/\S+) is a good copy", remedies[-1]).group(1)
+        copy = self.folder / "copy"
+        (copy / "blobs/sha256").mkdir(parents=True)
+        shutil.copyfile(w.registry.blob_path(layer), f"{copy}{where}")
+        text = self.cairnctl.ok("import", "copy")  # a relative path is the caller's
+        self.assertIn("1 blobs", text)
+        self.assertIn("no containerd database", text)
+        self.cairnctl.ok("verify")
+        w.containerd.ctr("images", "export", self.folder / "image.tar", ref)
+
+    def test_interrupt_ends_the_work_in_cairnd(self):
+        """Ctrl-C in the middle of a long import: it says so, and cairnd stops at once."""
+        w = self.world()
+        folder = self.folder / "huge/blobs/sha256"
+        folder.mkdir(parents=True)
+        with open(folder / ("0" * 64), "wb") as file:
+            file.truncate(1 << 40)
+        code, text = self.cairnctl.terminal("import", self.folder / "huge", type_after=("ETA", "\x03"))
+        self.assertEqual(code, 1)
+        self.assertIn("cairnctl: interrupted; cairnd was told to stop", text)
+        (folder / ("0" * 64)).unlink()
+        wait_for("the import to have ended", lambda: self.cairnctl.run("import", "huge").returncode == 0, 10)
+        self.assertLess(sum(p.stat().st_blocks for p in w.cairnd.state.rglob("*")) * 512, 50 << 20)
+
+    def test_import_and_export_on_a_terminal_and_in_a_pipe(self):
+        w = self.world()
+        w.containerd.pull(w.registry.ref("demo/app:v1"))
+        code, text = self.cairnctl.terminal("export", self.folder / "out")
+        self.assertEqual(code, 0)
+        self.assertRegex(text, r"\r\[[=> ]+\] +\d+%  .*ETA")
+        count = len(digests("demo/app:v1"))
+        self.assertRegex(text, rf"{count} blobs, [\d.]+ MiB: {count} linked, 0 copied, 0 there already, 0 failed\n")
+        text = self.cairnctl.ok("export", "out", "--metadata", w.containerd.database)
+        self.assertNotIn("\r", text)
+        self.assertIn(f"{count} there already", text)
+        self.assertIn(f"containerd records {count} blobs ({w.containerd.database}): all are there\n", text)
+        self.assertIn("containerd is running", text)
+        # With a database named that cannot be read, the question stays open: that is a failure.
+        self.assertIn("could not be read", self.cairnctl.expect(1, "export", "out", "--metadata", "none").stdout)
+        self.assertEqual({p.name for p in (self.folder / "out/blobs/sha256").iterdir()},
+                         {digest[7:] for digest in digests("demo/app:v1")})
+
+    def test_containerd_config_is_what_containerd_needs(self):
+        """A containerd with exactly what is printed, and paths of its own, uses cairnd."""
+        w = self.world()
+        printed = self.cairnctl.ok("containerd-config")
+        folder = self.folder / "second"
+        second = Containerd(folder, store=w.cairnd.socket)
+        second.folder.mkdir(parents=True)
+        (second.folder / "config.toml").write_text(
+            f'root = "{second.folder}/root"\nstate = "{second.folder}/state"\n{printed}'
+            f'[grpc]\n  address = "{second.socket}"\n[ttrpc]\n  address = "{second.socket}.ttrpc"\n')
+        self.stack.push(second)
+        second.start()
+        plugins = [line.split() for line in second.ctr("plugins", "ls").stdout.splitlines()
+                   if line.startswith("io.containerd.content.v1")]
+        self.assertEqual([(line[1], line[-1]) for line in plugins], [("cairn", "ok")])
+        second.pull(w.registry.ref("demo/small:v1"))
+        self.assertEqual({f[0] for f in self.cairnctl.fields("ls", "--state", "referenced")},
+                         digests("demo/small:v1"))
+
+    def test_containerd_config_for_every_version(self):
+        offline = Cairnctl("/run/cairn/cairn.sock", self.folder)
+        texts = {}
+        for version, native in (("1.6", "2"), ("1.7", "2"), ("2.x", "3"), ("2.1", "3"), ("v1.7.22", "2")):
+            text = texts[version] = offline.ok("containerd-config", "--containerd-version", version)
+            self.assertIn(f"\nversion = {native}\n", text)
+            self.assertIn('\ndisabled_plugins = ["io.containerd.content.v1.content"]\n', text)
+            self.assertIn('\n[proxy_plugins.cairn]\n  type = "content"\n  address = "/run/cairn/cairn.sock"\n', text)
+        self.assertEqual(texts["2.x"], texts["2.1"])
+        self.assertEqual(offline.ok("containerd-config"), texts["1.6"])  # Debian's
+        self.assertEqual(offline.json("containerd-config")[0], {"version": "1.6", "config": texts["1.6"]})
+        for version in ("1.5", "3", "latest", ""):
+            offline.expect(2, "containerd-config", "--containerd-version", version)
+
+    def test_wrong_usage(self):
+        tool = Cairnctl(self.folder / "none.sock", self.folder)
+        for args in ([], ["frobnicate"], ["--frobnicate"], ["ls", "extra"], ["ls", "--state", "odd"], ["explain"],
+                     ["explain", "a", "b"], ["import"], ["import", "a", "b"], ["import", ""], ["export"],
+                     ["status", "now"], ["status", "--metadata", "x"], ["--socket"], ["import", "x", "--metadata", ""]):
+            done = tool.expect(2, *args)
+            self.assertEqual(done.stdout, "")
+            self.assertIn("--help", done.stderr)
+
+    def test_help_and_version_everywhere(self):
+        tool = Cairnctl(self.folder / "none.sock", self.folder)
+        text = tool.ok("--help")
+        for verb in VERBS:
+            self.assertRegex(text, rf"(?m)^  {verb} ")
+            self.assertIn(f"[--json] {verb}", tool.ok(verb, "--help"))
+            self.assertRegex(tool.ok(verb, "--version"), r"^cairnctl \d")
+        self.assertRegex(tool.ok("--version"), r"^cairnctl \d")
+
+    def test_errors_say_what_to_do(self):
+        """No daemon, a stale socket, a socket of somebody else's."""
+        tool = Cairnctl(self.folder / "none.sock", self.folder)
+        for args in (["status"], ["ls"], ["verify"], ["import", "/"], ["explain", "sha256:" + "0" * 64]):
+            error = tool.expect(1, *args).stderr
+            self.assertIn(str(tool.socket), error)
+            self.assertIn("cairnd does not run", error)
+        cairnd = self.enter(Cairnd(self.folder))
+        tool.socket = cairnd.socket
+        tool.ok("status")
+        self.folder.chmod(0o755)
+        cairnd.folder.chmod(0o755)
+        done = subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *tool.argv("status")],
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+        if "Permission denied" not in done.stderr:  # of the program itself, where its folder is private
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("try sudo", done.stderr)
+        cairnd.kill()
+        error = tool.expect(1, "status").stderr
+        self.assertIn("nobody answers", error)
+        cairnd.start()
+
+    def test_json_is_one_object_a_line(self):
+        w = self.world()
+        w.containerd.pull(w.registry.ref("demo/small:v1"))
+        for args in (["status"], ["ls"], ["verify"], ["export", self.folder / "out"], ["import", self.folder / "out"]):
+            text = self.cairnctl.ok("--json", *args)
+            self.assertTrue(text.endswith("\n"))
+            for line in text.splitlines():
+                self.assertIsInstance(json.loads(line), dict)
+
+
+if __name__ == "__main__":
+    main()
