@@ -114,11 +114,11 @@ class Tools(E2E):
     def test_verify_finds_damage_and_its_advice_heals(self):
         """A layer rots on the disk; verify finds it, and what explain says brings it back."""
         w = self.world()
-        ref = w.registry.ref("demo/app:v1")
+        ref = w.registry.ref("demo/mid:v1")
         w.containerd.pull(ref)
         w.containerd.pull(ref, ns="other")
         self.assertRegex(self.cairnctl.ok("verify"), r"(?m)^\d+ blobs, [\d.]+ MiB: all are what their digests say$")
-        layer = image("demo/app:v1")["layers"][2]
+        layer = image("demo/mid:v1")["layers"][1]
         damage(w.cairnd.blob_path(layer))
 
         say("verify finds it, in each form")
