@@ -30,6 +30,47 @@ static const char *pull_ref(const char *ns, const void *data, size_t len)
 	return ref;
 }
 
+/* A request that is one field of any bytes at all: an Empty can carry it as an unknown one. */
+static enum cairn_code send_field(struct node *n, const char *path,
+				  ProtobufCMessageUnknownField *field)
+{
+	Cairn__Wire__Empty m = CAIRN__WIRE__EMPTY__INIT;
+	m.base.unknown_fields = field;
+	m.base.n_unknown_fields = 1;
+	struct cairn_call *call = NULL;
+	struct cairn_err ignored;
+	struct cairn_msg *msg = NULL;
+	OK(cairn_channel_open(n->channel, path, NULL, 0, 10000, &call, &node_err));
+	(void)!cairn_call_send(call, &m.base, &ignored);
+	(void)!cairn_call_half_close(call, &ignored);
+	while (cairn_call_recv(call, &msg) == CAIRN_RECV_MSG) cairn_msg_free(msg);
+	return cairn_call_finish(call, &node_err);
+}
+
+static enum cairn_code send_bytes_field(struct node *n, const char *path, uint32_t tag,
+					const void *data, size_t len)
+{
+	uint8_t bytes[300];
+	size_t head = cairn_wire_put_varint(bytes, len);
+	memcpy(bytes + head, data, len);
+	ProtobufCMessageUnknownField field = {.tag = tag,
+					      .wire_type = PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED,
+					      .len = head + len,
+					      .data = bytes};
+	return send_field(n, path, &field);
+}
+
+static enum cairn_code send_raw(struct node *n, const char *path, uint8_t *bytes, size_t len)
+{
+	ProtobufCMessageUnknownField field = {
+		.tag = bytes[0] % 8 + 1,
+		.wire_type = (ProtobufCWireType)(bytes[1] % 2 == 0 ? 0 : 2),
+		.len = len - 2,
+		.data = bytes + 2,
+	};
+	return send_field(n, path, &field);
+}
+
 /* ---- Info, Delete -----------------------------------------------------------------------------*/
 
 static void info__answers_for_referenced_blobs_only(void **state)
@@ -60,6 +101,30 @@ static void info__answers_for_referenced_blobs_only(void **state)
 	OK(cairn_cache_info(n->cache, &d, &info, &node_err)); /* but the bytes stay */
 	assert_int_equal(info.state, CAIRN_BLOB_CACHED);
 	cairn_blob_info_fini(&info);
+}
+
+/* protobuf strings may hold a zero byte; C would take what is before it for the whole. */
+static void any_method__refuses_zero_bytes_in_strings(void **state)
+{
+	struct node *n = *state;
+	uint8_t data[16];
+	char raw[CAIRN_DIGEST_STR + 8] = {0};
+	const char *digest = digest_text(fill_bytes(data, 16, 30), 16);
+	OK(put_blob(n, "r", data, 16));
+	strcpy(raw, digest);
+	/* Field 1 of InfoRequest, AbortRequest and the like, with a zero at its end. */
+	static const char *const paths[] = {METHOD("Info"), METHOD("Delete"), METHOD("Read"),
+					    METHOD("Abort"), METHOD("Status")};
+	for (size_t i = 0; i < CAIRN_LEN(paths); i++) {
+		assert_int_equal(send_bytes_field(n, paths[i], 1, raw, strlen(raw) + 1),
+				 CAIRN_INVALID_ARGUMENT);
+	}
+	/* One level down: UpdateRequest.info.digest. */
+	char info[CAIRN_DIGEST_STR + 8] = {0x0a, (char)(strlen(raw) + 1)};
+	memcpy(info + 2, raw, strlen(raw) + 1);
+	assert_int_equal(send_bytes_field(n, METHOD("Update"), 1, info, strlen(raw) + 3),
+			 CAIRN_INVALID_ARGUMENT);
+	OK(send_bytes_field(n, METHOD("Info"), 1, raw, strlen(raw)));
 }
 
 static void delete__of_something_unknown_is_ok(void **state)
@@ -806,30 +871,6 @@ static void drain__ends_idle_streams_and_keeps_their_data(void **state)
 	OK(end_write(&calls[0]));
 }
 
-/* A message of any bytes at all: one field of an unknown type cannot carry that, so an Empty with
- * unknown fields does. */
-static enum cairn_code send_raw(struct node *n, const char *path, uint8_t *bytes, size_t len)
-{
-	/* The first tag is spent on making the bytes one unknown field. */
-	Cairn__Wire__Empty m = CAIRN__WIRE__EMPTY__INIT;
-	ProtobufCMessageUnknownField field = {
-		.tag = bytes[0] % 8 + 1,
-		.wire_type = (ProtobufCWireType)(bytes[1] % 2 == 0 ? 0 : 2),
-		.len = len - 2,
-		.data = bytes + 2,
-	};
-	m.base.unknown_fields = &field;
-	m.base.n_unknown_fields = 1;
-	struct cairn_call *call = NULL;
-	struct cairn_err ignored;
-	struct cairn_msg *msg = NULL;
-	OK(cairn_channel_open(n->channel, path, NULL, 0, 10000, &call, &node_err));
-	(void)!cairn_call_send(call, &m.base, &ignored);
-	(void)!cairn_call_half_close(call, &ignored);
-	while (cairn_call_recv(call, &msg) == CAIRN_RECV_MSG) cairn_msg_free(msg);
-	return cairn_call_finish(call, &node_err);
-}
-
 static void any_method__survives_random_messages(void **state)
 {
 	struct node *n = *state;
@@ -861,6 +902,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(info__answers_for_referenced_blobs_only),
+		TEST(any_method__refuses_zero_bytes_in_strings),
 		TEST(delete__of_something_unknown_is_ok),
 		TEST(write__refuses_bad_first_messages),
 		TEST(write__answers_carry_digest_times_and_total),
