@@ -11,7 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -121,6 +123,25 @@ static enum cairn_code make_parent(const char *path, struct cairn_err *err)
 	return CAIRN_OK;
 }
 
+/* The lock is on state_dir; the socket may still be that of a daemon with another one. A dead
+ * socket is in nobody's way. */
+static enum cairn_code check_socket_free(const char *path, struct cairn_err *err)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	if (strlen(path) >= sizeof(addr.sun_path)) return CAIRN_OK;
+	memcpy(addr.sun_path, path, strlen(path) + 1);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0) return cairn_err_sys(err, errno, "look who listens on %s", path);
+	bool served = connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) == 0 ||
+		      errno == EAGAIN; /* its queue is full */
+	close(fd);
+	if (!served) return CAIRN_OK;
+	return cairn_err_set(err, CAIRN_FAILED_PRECONDITION,
+			     "listen: somebody serves on %s already: stop that one, or listen "
+			     "elsewhere",
+			     path);
+}
+
 /* ---- up and down ------------------------------------------------------------------------------*/
 
 static enum cairn_code open_store(struct daemon *d, struct cairn_err *err)
@@ -190,6 +211,7 @@ static enum cairn_code start(struct daemon *d, struct cairn_err *err)
 	if (rc == CAIRN_OK) add_services(d);
 	if (rc == CAIRN_OK) cairn_rpc_server_on_connect(d->server, client_connected, d->runtime);
 	if (rc == CAIRN_OK) rc = make_parent(d->config.listen, err);
+	if (rc == CAIRN_OK) rc = check_socket_free(d->config.listen, err);
 	if (rc == CAIRN_OK) rc = cairn_rpc_server_listen_unix(d->server, d->config.listen, err);
 	if (rc == CAIRN_OK) rc = start_http(d, err);
 	if (rc == CAIRN_OK) rc = cairn_rpc_server_start(d->server, err);

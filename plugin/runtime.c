@@ -120,8 +120,12 @@ static void note_failure(struct cairn_runtime *rt, const struct cairn_err *err)
 	snprintf(rt->status.error, sizeof(rt->status.error), "%s", err->msg);
 	bool stop = rt->stop;
 	pthread_mutex_unlock(&rt->mu);
-	/* It is tried again and again; once is enough to say so. */
-	enum cairn_log_level level = rt->complained ? CAIRN_LOG_DEBUG : CAIRN_LOG_WARN;
+	/* It is tried again and again; once is enough to say so. At first its absence is in order:
+	 * cairnd starts before containerd. */
+	bool early = rt->last == NULL && err->code == CAIRN_UNAVAILABLE;
+	enum cairn_log_level level = rt->complained ? CAIRN_LOG_DEBUG
+				     : early	    ? CAIRN_LOG_INFO
+						    : CAIRN_LOG_WARN;
 	if (stop) return;
 	cairn_log(level, "containerd_not_listed", CAIRN_STR("address", rt->status.address),
 		  CAIRN_STR("code", cairn_code_name(err->code)), CAIRN_ERRF(err));
