@@ -176,6 +176,12 @@ CAIRN_CHECKED enum cairn_view_outcome cairn_blob_view(struct cairn_blob *blob, u
 						      struct cairn_view *ret,
 						      struct cairn_err *err);
 
+/* Prove every piece that was not proved since the start: what a view would do on first use. go_on
+ * (may be NULL) is asked every few MiB. Errors: DATA_LOSS, CANCELLED (it said no), INTERNAL.
+ * Blocks. */
+CAIRN_CHECKED enum cairn_code cairn_blob_prove(struct cairn_blob *blob, bool (*go_on)(void *arg),
+					       void *arg, struct cairn_err *err);
+
 /* Hash the whole file again. What does not match is taken out of service: a cached blob is dropped,
  * a referenced one marked damaged. progress (may be NULL) is called with the bytes hashed since its
  * last call and may return false to stop (CANCELLED).
@@ -255,6 +261,12 @@ CAIRN_CHECKED enum cairn_code cairn_ingest_get_status(struct cairn_ingest *ing,
 /* Later messages may correct these: total 0 and alg 0 leave them as they are. Memory only. */
 void cairn_ingest_expect(struct cairn_ingest *ing, uint64_t total,
 			 const struct cairn_digest *expected);
+
+/* Make sure of a prefilled ingest's promise while its writer may still be told: the blob's file is
+ * there and every piece is proved. Anything but a prefilled or published ingest is OK at once.
+ * Errors: DATA_LOSS (the blob is out of service; opened again, the ref starts at 0), ABORTED,
+ * INTERNAL. Blocks. */
+CAIRN_CHECKED enum cairn_code cairn_ingest_confirm(struct cairn_ingest *ing, struct cairn_err *err);
 
 /* Append at offset, which must be the current one; 0 on a non-empty ingest starts again. No bytes:
  * only that. On a prefilled ingest it begins a private copy first; a cached blob is never written

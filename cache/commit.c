@@ -66,13 +66,16 @@ static enum cairn_code finish_locked(struct cairn_ingest *s, const struct commit
 	blob_reference_locked(c, b);
 	blob_used_locked(c, b);
 	writer_add_blob_locked(c, b);
+	/* Told AlreadyExists, containerd records the running digest that it heard last. If that was
+	 * of another algorithm, only OK makes it take the one in the answer. */
+	bool heard = ing->running.alg == b->digest.alg;
 	ing->running = b->digest;
 	ingest_fill_locked(ing, k->ret);
 	blob_ref(b);
 	ingest_remove_locked(c, ing);
 	cairn_digest_format(&b->digest, text);
 	blob_unref(b);
-	if (!known) return CAIRN_OK;
+	if (!known || !heard) return CAIRN_OK;
 	return cairn_err_set(err, CAIRN_ALREADY_EXISTS, "blob %s is here already", text);
 }
 

@@ -164,9 +164,12 @@ static void resume_locked(struct cairn_cache *c, struct ingest *ing,
 {
 	bool lost = ing->blob != NULL ? ing->blob->gone || ing->blob->damaged : ing->data->broken;
 	bool other = spec->total > 0 && ing->total > 0 && spec->total != ing->total;
+	/* Complete and not what the ref stands for: it would fail at every commit, for ever. */
+	bool wrong = spec->want.alg != 0 && ing->blob == NULL && spec->total > 0 &&
+		     ing->offset >= spec->total && !cairn_digest_equal(&spec->want, &ing->running);
 	ing->want = spec->want;
 	ing->expected = (struct cairn_digest){0};
-	if (lost || other) ingest_restart_locked(c, ing);
+	if (lost || other || wrong) ingest_restart_locked(c, ing);
 	if (other) ing->started_ns = ing->updated_ns;
 	if (ing->offset == 0 && ing->blob == NULL && spec->want.alg != 0 &&
 	    spec->want.alg != ing->hasher.alg) {
@@ -280,6 +283,32 @@ void cairn_ingest_expect(struct cairn_ingest *s, uint64_t total,
 		if (expected != NULL && expected->alg != 0) s->ingest->expected = *expected;
 	}
 	unlock(&s->cache->mu);
+}
+
+static bool is_current(void *arg)
+{
+	struct cairn_ingest *s = arg;
+	lock(&s->cache->mu);
+	bool current = session_current_locked(s);
+	unlock(&s->cache->mu);
+	return current;
+}
+
+enum cairn_code cairn_ingest_confirm(struct cairn_ingest *s, struct cairn_err *err)
+{
+	struct cairn_cache *c = s->cache;
+	struct cairn_digest digest = {0};
+	struct cairn_blob *blob = NULL;
+	lock(&c->mu);
+	bool current = session_current_locked(s);
+	if (current && s->ingest->blob != NULL) digest = s->ingest->blob->digest;
+	unlock(&c->mu);
+	if (!current) return session_over(s, err);
+	if (digest.alg == 0) return CAIRN_OK;
+	enum cairn_code code = cairn_blob_open(c, &digest, &blob, err);
+	if (code == CAIRN_OK) code = cairn_blob_prove(blob, is_current, s, err);
+	cairn_blob_close(blob);
+	return code == CAIRN_CANCELLED ? session_over(s, err) : code;
 }
 
 bool cairn_ingest_is_published(struct cairn_ingest *s)

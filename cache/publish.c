@@ -124,10 +124,22 @@ static enum cairn_code publish_named(struct cairn_cache *c, const struct publish
 	return CAIRN_OK;
 }
 
+/* Is what the store has of it good? If not, it is marked so, and the new bytes replace it. */
+static bool is_proved(struct cairn_cache *c, const struct cairn_digest *digest)
+{
+	struct cairn_err ignored;
+	struct cairn_blob *blob = NULL;
+	enum cairn_code code = cairn_blob_open(c, digest, &blob, &ignored);
+	if (code == CAIRN_OK) code = cairn_blob_prove(blob, NULL, NULL, &ignored);
+	cairn_blob_close(blob);
+	return code == CAIRN_OK;
+}
+
 /* Present before the flush: then there is nothing to flush for. */
 static bool is_present(struct cairn_cache *c, const struct publish *p, struct blob **ret,
 		       int *before)
 {
+	if (!is_proved(c, p->digest)) return false;
 	lock(&c->mu);
 	*ret = take_present_locked(c, p, before);
 	unlock(&c->mu);

@@ -347,6 +347,22 @@ enum cairn_view_outcome cairn_blob_view(struct cairn_blob *blob, uint64_t offset
 	}
 }
 
+enum cairn_code cairn_blob_prove(struct cairn_blob *blob, bool (*go_on)(void *arg), void *arg,
+				 struct cairn_err *err)
+{
+	struct cairn_cache *c = blob->cache;
+	struct blob_file *f = blob->file;
+	const uint64_t step = WINDOW_BYTES / PIECE, pieces = chain_count(f->blob->size) + 1;
+	for (uint64_t i = 0; i < pieces; i += step) {
+		uint64_t last = i + step < pieces ? i + step - 1 : pieces - 1;
+		if (go_on != NULL && !go_on(arg))
+			return cairn_err_set(err, CAIRN_CANCELLED, "stopped as asked");
+		enum cairn_code code = prove(c, f, i, last, err);
+		if (code != CAIRN_OK) return code;
+	}
+	return CAIRN_OK;
+}
+
 void read_tidy(struct cairn_cache *c, int64_t now_boot_ns)
 {
 	windows_trim(c, now_boot_ns - WINDOW_IDLE_NS);

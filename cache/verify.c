@@ -7,12 +7,18 @@
 #include "cache/mem.h"
 #include "cache/store.h"
 
+/* An I/O error may be a passing one (a path of a network disk that fails over): asked once more. */
 int read_exactly(int fd, void *buf, size_t n, uint64_t offset)
 {
 	uint8_t *p = buf;
+	bool again = true;
 	while (n > 0) {
 		ssize_t got = pread(fd, p, n, (off_t)offset);
 		if (got < 0 && errno == EINTR) continue;
+		if (got < 0 && errno == EIO && again) {
+			again = false;
+			continue;
+		}
 		if (got < 0) return errno;
 		if (got == 0) return ENODATA;
 		p += got;

@@ -173,7 +173,8 @@ static bool is_resident(const uint8_t *from, size_t len)
 	return true;
 }
 
-/* The bytes by read(2): for kernels that cannot populate (before 5.14). */
+/* The bytes by read(2): for kernels that cannot populate (before 5.14), and when populating failed,
+ * since this tells why. */
 static enum cairn_view_outcome copy_view(struct cairn_cache *c, struct blob_file *f,
 					 uint64_t offset, uint64_t len, struct cairn_view *ret,
 					 struct cairn_err *err)
@@ -190,7 +191,8 @@ static enum cairn_view_outcome copy_view(struct cairn_cache *c, struct blob_file
 	return CAIRN_VIEW_OK;
 }
 
-/* Have the pages there, so that an I/O error is an error here and no signal later. */
+/* Have the pages there, so that an I/O error is an error here and no signal later. WOULD_BLOCK:
+ * *ret is a copy instead. */
 static enum cairn_view_outcome populate(struct cairn_cache *c, struct blob_file *f,
 					struct window *w, uint64_t offset, uint64_t len,
 					struct cairn_view *ret, struct cairn_err *err)
@@ -200,17 +202,8 @@ static enum cairn_view_outcome populate(struct cairn_cache *c, struct blob_file 
 			    POSIX_FADV_WILLNEED);
 	if (madvise(w->addr + from, (size_t)(at + len - from), MADV_POPULATE_READ) == 0)
 		return CAIRN_VIEW_OK;
-	if (errno == EINVAL) {
-		enum cairn_view_outcome out = copy_view(c, f, offset, len, ret, err);
-		return out == CAIRN_VIEW_OK ? CAIRN_VIEW_WOULD_BLOCK : out;
-	}
-	if (errno != EFAULT && errno != EHWPOISON && errno != EIO) {
-		cairn_err_sys(err, errno, "read a blob's file");
-		return CAIRN_VIEW_FAILED;
-	}
-	return blob_damaged(c, f->blob, "its file cannot be read", err) == CAIRN_OK
-		       ? CAIRN_VIEW_OK
-		       : CAIRN_VIEW_FAILED;
+	enum cairn_view_outcome out = copy_view(c, f, offset, len, ret, err);
+	return out == CAIRN_VIEW_OK ? CAIRN_VIEW_WOULD_BLOCK : out;
 }
 
 enum cairn_view_outcome window_view(struct cairn_cache *c, struct blob_file *f, struct window *w,

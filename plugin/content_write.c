@@ -26,8 +26,7 @@ struct session {
 	struct cairn_ingest *ing; /* a reference that outlives the close */
 	bool closed;
 	bool unconfirmed; /* told offset == total of a blob that nobody has looked at since */
-	struct cairn_digest want;     /* that blob */
-	uint64_t total;		      /* what the client said last; 0: nothing */
+	uint64_t total;	  /* what the client said last; 0: nothing */
 	struct cairn_digest expected; /* likewise; alg 0: nothing */
 	char ref[CAIRN_REF_MAX + 1];
 	struct cairn_ingest_status st;
@@ -87,7 +86,6 @@ static enum cairn_code open_ingest(struct session *s, struct cairn_call *call,
 		.owners_only = s->service->owners_only,
 	};
 	enum cairn_code rc = open_patiently(s, call, &spec, err);
-	s->want = ref.want;
 	s->unconfirmed = rc == CAIRN_OK && cairn_ingest_is_published(s->ing);
 	return rc;
 }
@@ -120,21 +118,7 @@ static enum cairn_code refuse_existing(struct session *s, struct cairn_err *err)
  * since the start cost nothing. Gives up when the session is closed. */
 static enum cairn_code confirm(struct session *s, struct cairn_err *err)
 {
-	struct cairn_blob *blob = NULL;
-	enum cairn_code rc = cairn_blob_open(s->service->cache, &s->want, &blob, err);
-	uint64_t size = rc == CAIRN_OK ? cairn_blob_size(blob) : 0;
-	for (uint64_t at = 0; rc == CAIRN_OK && at < size;) {
-		struct cairn_view view = {0};
-		rc = cairn_ingest_get_status(s->ing, &s->st, err);
-		if (rc) break;
-		if (cairn_blob_view(blob, at, size - at, true, &view, err) == CAIRN_VIEW_OK) {
-			at += view.len;
-			cairn_view_release(&view);
-		} else {
-			rc = err->code;
-		}
-	}
-	cairn_blob_close(blob);
+	enum cairn_code rc = cairn_ingest_confirm(s->ing, err);
 	if (rc == CAIRN_OK) s->unconfirmed = false;
 	return rc;
 }
@@ -243,7 +227,10 @@ static enum cairn_code act(struct session *s, struct cairn_call *call, bool open
 	const struct cairn_write_request *in = &s->in;
 	if (in->total != 0) s->total = in->total;
 	if (in->expected.alg != 0) s->expected = in->expected;
-	if (already_referenced(s)) return refuse_existing(s, err);
+	/* A commit finds out itself, after it has checked size and digest: told AlreadyExists,
+	 * containerd records the digest of the bytes that it sent. */
+	if (in->action != CAIRN_WRITE_COMMIT && already_referenced(s))
+		return refuse_existing(s, err);
 	/* What a commit says of size and digest is checked, not noted: if it fails, the ingest
 	 * stays as it was. */
 	if (in->action != CAIRN_WRITE_COMMIT) cairn_ingest_expect(s->ing, in->total, &in->expected);
