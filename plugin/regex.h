@@ -1,14 +1,8 @@
-/* Regular expressions for filters, as far as people use them there: the common part of RE2's
- * syntax, which is what containerd takes.
+/* Regular expressions of filters, by PCRE2 with limits. What containerd takes (RE2's syntax) means
+ * the same here; back references and the like, which RE2 refuses, are taken too.
  *
- *     x*  x+  x?  x{n}  x{n,}  x{n,m}   (each also lazy, with a ? behind: the same set of matches)
- *     (x)  (?:x)  x|y  .  [a-z]  [^a-z]  ^  $  \d \D \w \W \s \S \t \n \r \f \v  \. and the like
- *
- * Not known, and refused: flags, named groups, Unicode classes, \b, \A, \z, \x. A character is a
- * byte: "." matches a part of a non-ASCII character. Matching is by simulation of all alternatives
- * at once: time is at most the text's length times the program's, for any pattern; nothing
- * recurses on the text. (regcomp() of the C library needs unbounded time, memory and stack for some
- * short patterns, and the stack of a handler is small.) */
+ * Bounded: the pattern's length and nesting, and the work of one match. A match that needs more
+ * than that is none. (regcomp() of the C library has no such limits.) */
 #ifndef CAIRN_PLUGIN_REGEX_H
 #define CAIRN_PLUGIN_REGEX_H
 
@@ -18,8 +12,10 @@
 #include "base/err.h"
 #include "base/own.h"
 
-#define CAIRN_REGEX_PROGRAM_MAX 500 /* instructions, about one per character matched */
-#define CAIRN_REGEX_DEPTH_MAX 30    /* groups in groups */
+#define CAIRN_REGEX_LENGTH_MAX 1024   /* bytes of a pattern */
+#define CAIRN_REGEX_DEPTH_MAX 30      /* groups in groups */
+#define CAIRN_REGEX_STEPS_MAX 100000  /* of one match */
+#define CAIRN_REGEX_HEAP_KIB_MAX 1024 /* of one match */
 
 /* Threads: immutable. */
 struct cairn_regex;

@@ -36,6 +36,7 @@ SOLE_USERS = [
     (re.compile(r"^sqlite3\.h$"), ["cache/"]),
     (re.compile(r"^yaml\.h$"), ["config/"]),
     (re.compile(r"^openssl/"), ["base/"]),
+    (re.compile(r"^pcre2\.h$"), ["plugin/"]),
     (re.compile(r"^microhttpd\.h$"), ["plugin/"]),
     (re.compile(r"^jansson\.h$"), ["cmd/cairnctl", "oci/"]),
     (re.compile(r"^curl/"), ["oci/"]),

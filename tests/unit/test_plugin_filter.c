@@ -131,7 +131,6 @@ static void parse__refuses_what_is_no_filter(void **state)
 		"digest~=/x",
 		"digest~=(",
 		"digest~=[",
-		"digest~=a{500}b{500}",
 		"digest~=((a{100}){100}){100}",
 		"labels.\"foo==bar",
 		"\xc3\xa9==x",
@@ -237,13 +236,12 @@ static void regex__matches_as_re2(void **state)
 	}
 }
 
-static void regex__refuses_what_it_does_not_know(void **state)
+static void regex__refuses_what_is_none(void **state)
 {
 	(void)state;
 	static const char *const bad[] = {
-		"*",	  "a**",     "a|*",    "(",	  ")",	 "(a",	   "a)",    "[",
-		"[a",	  "[]",	     "[z-a]",  "\\",	  "\\1", "\\b",	   "[\\",   "(?i)a",
-		"(?P<x>", "[[:d:]]", "a{3,2}", "a{1}{2}", "a+*", "a{600}", "\\x41", "\\pL",
+		"*",  "a**", "a|*",   "(",  ")",   "(a",     "a)",     "[",
+		"[a", "[]",  "[z-a]", "\\", "[\\", "(?P<x>", "a{3,2}", "\\C",
 	};
 	for (size_t i = 0; i < CAIRN_LEN(bad); i++) {
 		struct cairn_err err;
@@ -252,12 +250,15 @@ static void regex__refuses_what_it_does_not_know(void **state)
 			fail_msg("taken: %s", bad[i]);
 		}
 	}
-	char deep[200];
+	char deep[CAIRN_REGEX_LENGTH_MAX + 2];
 	memset(deep, '(', 100);
 	memset(deep + 100, ')', 99);
 	deep[199] = '\0';
 	struct cairn_err err;
 	struct cairn_regex *re = NULL;
+	assert_int_equal(cairn_regex_compile(deep, &re, &err), CAIRN_INVALID_ARGUMENT);
+	memset(deep, 'a', sizeof(deep) - 1);
+	deep[sizeof(deep) - 1] = '\0';
 	assert_int_equal(cairn_regex_compile(deep, &re, &err), CAIRN_INVALID_ARGUMENT);
 }
 
@@ -269,7 +270,7 @@ int main(void)
 		cmocka_unit_test(parse__refuses_what_is_no_filter),
 		cmocka_unit_test(parse__bounds_number_and_length),
 		cmocka_unit_test(regex__matches_as_re2),
-		cmocka_unit_test(regex__refuses_what_it_does_not_know),
+		cmocka_unit_test(regex__refuses_what_is_none),
 	};
 	return cmocka_run_group_tests_name("plugin/filter", tests, NULL, NULL);
 }
