@@ -117,10 +117,11 @@ void cairn_call_unref(struct cairn_call *call)
 bool cairn_call_start(struct cairn_call *call, const grpc_op *ops, size_t n, struct cairn_tag *tag,
 		      void (*fn)(struct cairn_tag *tag, bool ok))
 {
+	grpc_call *c = call->call;
 	cairn_call_ref(call);
 	atomic_fetch_add_explicit(&call->pending, 1, memory_order_relaxed);
 	cairn_tag_arm(tag, fn);
-	grpc_call_error rc = grpc_call_start_batch(call->call, ops, n, tag, NULL);
+	grpc_call_error rc = grpc_call_start_batch(c, ops, n, tag, NULL);
 	if (rc == GRPC_CALL_OK) return true; /* call may be somebody else's by now */
 	cairn_log(CAIRN_LOG_ERROR, "rpc_batch", CAIRN_STR("err", grpc_call_error_to_string(rc)));
 	/* Only what callers pass through can be refused; anything else is a bug here. */

@@ -96,8 +96,12 @@ static inline void raw_read_window(int fd, struct raw_window *w)
 	size_t n = raw_u32(h) >> 8;
 	assert_true(n <= sizeof(body));
 	if (n > 0) assert_int_equal(recv(fd, body, n, MSG_WAITALL), n);
+	assert_int_not_equal(h[3], RAW_RST);
 	if (h[3] == RAW_WINDOW) {
 		*(raw_u32(h + 5) == 0 ? &w->connection : &w->stream) += raw_u32(body);
+	}
+	if (h[3] == RAW_SETTINGS && (h[4] & 1) == 0) {
+		raw_frame(fd, RAW_SETTINGS, 1, 0, NULL, 0); /* acknowledged */
 	}
 	for (size_t i = 0; h[3] == RAW_SETTINGS && i + 6 <= n; i += 6) {
 		if (body[i] != 0 || body[i + 1] != 4) continue; /* INITIAL_WINDOW_SIZE */
@@ -106,18 +110,19 @@ static inline void raw_read_window(int fd, struct raw_window *w)
 	}
 }
 
-/* n zero bytes on stream 1, as fast as the server's windows let us. */
+/* n zero bytes on stream 1, after a head of 5, as fast as the server's windows let us. */
 static inline void raw_body(int fd, size_t n)
 {
 	static const uint8_t zeros[16384];
-	struct raw_window w = {65535, 65535, 65535};
+	struct raw_window w = {65535 - 5, 65535 - 5, 65535};
 	while (n > 0) {
 		int64_t may = w.connection < w.stream ? w.connection : w.stream;
 		size_t k = n < sizeof(zeros) ? n : sizeof(zeros);
-		if (may < (int64_t)k) {
+		if (may <= 0) {
 			raw_read_window(fd, &w);
 			continue;
 		}
+		if ((int64_t)k > may) k = (size_t)may;
 		raw_frame(fd, RAW_DATA, 0, 1, zeros, k);
 		w.connection -= (int64_t)k;
 		w.stream -= (int64_t)k;
