@@ -122,10 +122,12 @@ bool cairn_call_start(struct cairn_call *call, const grpc_op *ops, size_t n, str
 	atomic_fetch_add_explicit(&call->pending, 1, memory_order_relaxed);
 	cairn_tag_arm(tag, fn);
 	grpc_call_error rc = grpc_call_start_batch(c, ops, n, tag, NULL);
-	if (rc == GRPC_CALL_OK) return true; /* call may be somebody else's by now */
-	cairn_log(CAIRN_LOG_ERROR, "rpc_batch", CAIRN_STR("err", grpc_call_error_to_string(rc)));
-	/* Only what callers pass through can be refused; anything else is a bug here. */
-	if (rc != GRPC_CALL_ERROR_INVALID_METADATA) abort();
+	if (rc == GRPC_CALL_OK) return true;	      /* call may be somebody else's by now */
+	if (rc != GRPC_CALL_ERROR_INVALID_METADATA) { /* a bug here; headers are the caller's */
+		cairn_log(CAIRN_LOG_ERROR, "rpc_batch",
+			  CAIRN_STR("err", grpc_call_error_to_string(rc)));
+		abort();
+	}
 	cairn_call_drop(call);
 	return false;
 }
