@@ -369,8 +369,8 @@ bool cairn_cache_release_unrecorded(struct cairn_cache *c, const struct cairn_di
 	struct blob *b = blob_find_locked(c, digest);
 	bool release = b != NULL && b->state == CAIRN_BLOB_REFERENCED &&
 		       begun_boot_ns > c->open_boot_ns &&
-		       begun_boot_ns - b->referenced_ns >= CAIRN_RECORD_GRACE_NS &&
-		       begun_boot_ns - b->promised_ns >= CAIRN_PROMISE_GRACE_NS && b->pins == 0 &&
+		       begun_boot_ns >= b->referenced_ns + CAIRN_RECORD_GRACE_NS &&
+		       begun_boot_ns >= b->promised_ns + CAIRN_PROMISE_GRACE_NS && b->pins == 0 &&
 		       !has_reader_locked(c, b);
 	if (release) release_locked(c, b);
 	unlock(&c->mu);

@@ -224,7 +224,7 @@ enum cairn_code cairn_blob_open(struct cairn_cache *c, const struct cairn_digest
 				struct cairn_blob **ret, struct cairn_err *err)
 {
 	char text[CAIRN_DIGEST_STR];
-	struct blob_file *f;
+	struct blob_file *f = NULL;
 	lock(&c->mu);
 	struct blob *b = blob_find_locked(c, digest);
 	if (b != NULL) {
