@@ -87,11 +87,12 @@ static void catch_signals(void)
 static enum cairn_code probe(const struct ctl *ctl, struct cairn_err *err)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	if (strlen(ctl->socket) >= sizeof(addr.sun_path))
+	if (strlen(ctl->socket) >= sizeof(addr.sun_path)) {
 		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
 				     "the socket's path is longer than %zu bytes: %.120s…",
 				     sizeof(addr.sun_path) - 1, ctl->socket);
-	strcpy(addr.sun_path, ctl->socket);
+	}
+	memcpy(addr.sun_path, ctl->socket, strlen(ctl->socket) + 1);
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0) return cairn_err_sys(err, errno, "make a socket");
 	int failed = connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) != 0 ? errno : 0;
@@ -124,8 +125,9 @@ static enum cairn_code connect_to(struct ctl *ctl, struct cairn_err *err)
 	char target[8192], here[4000] = "";
 	enum cairn_code rc = probe(ctl, err);
 	if (rc || ctl->channel != NULL) return rc;
-	if (ctl->socket[0] != '/' && getcwd(here, sizeof(here)) == NULL)
+	if (ctl->socket[0] != '/' && getcwd(here, sizeof(here)) == NULL) {
 		return cairn_err_sys(err, errno, "find the current directory");
+	}
 	snprintf(target, sizeof(target), "unix:%s%s%s", here, here[0] != '\0' ? "/" : "",
 		 ctl->socket);
 	const struct cairn_rpc_opts opts = {.pollers = 1, .workers = 1};
@@ -148,9 +150,10 @@ enum cairn_code ctl_call(struct ctl *ctl, const char *method, const ProtobufCMes
 	if (rc) return rc;
 	rc = cairn_channel_unary(ctl->channel, method_path(method, path), NULL, 0, CALL_MS, request,
 				 type, ret, err);
-	if (rc == CAIRN_DEADLINE_EXCEEDED)
+	if (rc == CAIRN_DEADLINE_EXCEEDED) {
 		return cairn_err_set(err, rc, "cairnd on %s did not answer within %d s",
 				     ctl->socket, CALL_MS / 1000);
+	}
 	return rc;
 }
 
@@ -161,8 +164,9 @@ static ProtobufCMessage *unpack(const struct cairn_msg *msg, const ProtobufCMess
 	size_t n = cairn_msg_spans(msg, &spans), len = 0;
 	uint8_t *bytes = malloc(cairn_msg_len(msg) + 1);
 	if (bytes == NULL) return NULL;
-	for (size_t i = 0; i < n; len += spans[i++].len)
+	for (size_t i = 0; i < n; len += spans[i++].len) {
 		memcpy(bytes + len, spans[i].data, spans[i].len);
+	}
 	ProtobufCMessage *ret = protobuf_c_message_unpack(type, NULL, len, bytes);
 	free(bytes);
 	return ret;
@@ -177,10 +181,11 @@ static enum cairn_code receive(struct cairn_call *call, const ProtobufCMessageDe
 	while (!*ret_enough && cairn_call_recv(call, &msg) == CAIRN_RECV_MSG) {
 		ProtobufCMessage *decoded = unpack(msg, type);
 		cairn_msg_free(msg);
-		if (decoded == NULL)
+		if (decoded == NULL) {
 			return cairn_err_set(err, CAIRN_INTERNAL,
 					     "cairnd sent a message that cannot be decoded; are "
 					     "cairnd and cairnctl of the same version?");
+		}
 		*ret_enough = !on_message(arg, decoded);
 		protobuf_c_message_free_unpacked(decoded, NULL);
 	}
@@ -196,22 +201,25 @@ enum cairn_code ctl_stream(struct ctl *ctl, const char *method, const ProtobufCM
 	struct cairn_err ended;
 	bool enough = false;
 	enum cairn_code rc = connect_to(ctl, err);
-	if (rc == CAIRN_OK)
+	if (rc == CAIRN_OK) {
 		rc = cairn_channel_open(ctl->channel, method_path(method, path), NULL, 0, 0, &call,
 					err);
+	}
 	if (rc) return rc;
 	set_running(call);
 	/* A send fails when the call is over; then its status says more than the send does. */
 	if (cairn_call_send(call, request, err) == CAIRN_OK &&
-	    cairn_call_half_close(call, err) == CAIRN_OK)
+	    cairn_call_half_close(call, err) == CAIRN_OK) {
 		rc = receive(call, type, on_message, arg, &enough, err);
+	}
 	set_running(NULL);
 	if (enough || rc) cairn_call_cancel(call);
 	enum cairn_code end = cairn_call_finish(call, &ended);
 	if (rc || enough || end == CAIRN_OK) return rc;
 	*err = ended;
-	if (was_interrupted())
+	if (was_interrupted()) {
 		return cairn_err_set(err, CAIRN_CANCELLED, "interrupted; cairnd was told to stop");
+	}
 	return end;
 }
 
@@ -250,8 +258,9 @@ static void print_help(void)
 	printf("Usage: cairnctl [--socket PATH] [--json] VERB [ARGUMENTS]\n\n"
 	       "Asks cairnd, containerd's content store on this node, what it holds, and tells it "
 	       "what to do.\n\nVerbs:\n");
-	for (size_t i = 0; i < CAIRN_LEN(verbs); i++)
+	for (size_t i = 0; i < CAIRN_LEN(verbs); i++) {
 		printf("  %-18s %s\n", verbs[i]->name, verbs[i]->summary);
+	}
 	printf("\nOptions:\n"
 	       "  --socket PATH      cairnd's socket (default " SOCKET_DEFAULT ")\n"
 	       "  --json             print one JSON object a line\n"
@@ -297,10 +306,11 @@ int ctl_getopt(struct ctl *ctl, int argc, char **argv, const struct option *own)
 			break;
 		case 'h':
 		case OPT_HELP:
-			if (ctl->verb != NULL)
+			if (ctl->verb != NULL) {
 				print_verb_help(ctl->verb);
-			else
+			} else {
 				print_help();
+			}
 			exit(CTL_DONE);
 		case OPT_VERSION:
 			printf("cairnctl %s\n", CAIRN_VERSION);
@@ -322,8 +332,9 @@ static int run(struct ctl *ctl, int argc, char **argv)
 	(void)ctl_getopt(ctl, argc, argv, none);
 	if (optind == argc) return ctl_usage(ctl, "which verb?");
 	const char *name = argv[optind];
-	for (size_t i = 0; i < CAIRN_LEN(verbs) && ctl->verb == NULL; i++)
+	for (size_t i = 0; i < CAIRN_LEN(verbs) && ctl->verb == NULL; i++) {
 		if (strcmp(verbs[i]->name, name) == 0) ctl->verb = verbs[i];
+	}
 	if (ctl->verb == NULL) return ctl_usage(ctl, "there is no verb \"%s\"", name);
 	argc -= optind;
 	argv += optind;

@@ -14,14 +14,15 @@ static bool family_of(const char *text, enum family *ret)
 {
 	int major, minor;
 	if (!ctl_parse_version(text, &major, &minor)) return false;
-	if (major == 1 && minor == 6)
+	if (major == 1 && minor == 6) {
 		*ret = CONTAINERD_1_6;
-	else if (major == 1 && minor == 7)
+	} else if (major == 1 && minor == 7) {
 		*ret = CONTAINERD_1_7;
-	else if (major == 2)
+	} else if (major == 2) {
 		*ret = CONTAINERD_2;
-	else
+	} else {
 		return false;
+	}
 	return true;
 }
 
@@ -92,10 +93,11 @@ static int run(struct ctl *ctl, int argc, char **argv)
 	const char *told = NULL;
 	char found[256] = "";
 	enum family family;
-	for (int c; (c = ctl_getopt(ctl, argc, argv, own)) != -1;) told = optarg;
+	while (ctl_getopt(ctl, argc, argv, own) != -1) told = optarg;
 	if (optind != argc) return ctl_usage(ctl, "containerd-config takes no arguments");
-	if (told != NULL && !family_of(told, &family))
+	if (told != NULL && !family_of(told, &family)) {
 		return ctl_usage(ctl, "--containerd-version is 1.6, 1.7 or 2.x, not \"%s\"", told);
+	}
 	if (told == NULL && !ask_installed(found, sizeof(found))) {
 		struct cairn_err err;
 		cairn_err_set(&err, CAIRN_NOT_FOUND,
@@ -113,10 +115,11 @@ static int run(struct ctl *ctl, int argc, char **argv)
 		return ctl_fail(ctl, &err);
 	}
 	char *text = config_text(ctl, family);
-	if (ctl->json)
+	if (ctl->json) {
 		ctl_print_json(json_pack("{s:s, s:s}", "version", names[family], "config", text));
-	else
+	} else {
 		fputs(text, stdout);
+	}
 	free(text);
 	return CTL_DONE;
 }

@@ -26,26 +26,28 @@ const char *ctl_format_bytes(int64_t bytes, char buf[static CTL_TEXT])
 
 const char *ctl_format_span(int64_t s, char buf[static CTL_TEXT])
 {
-	if (s < 1)
+	if (s < 1) {
 		snprintf(buf, CTL_TEXT, "now");
-	else if (s < 120)
+	} else if (s < 120) {
 		snprintf(buf, CTL_TEXT, "%lld s", (long long)s);
-	else if (s < 120 * 60)
+	} else if (s < 120 * 60) {
 		snprintf(buf, CTL_TEXT, "%lld min", (long long)(s / 60));
-	else if (s < 48 * 3600)
+	} else if (s < 48 * 3600) {
 		snprintf(buf, CTL_TEXT, "%lld h", (long long)(s / 3600));
-	else
+	} else {
 		snprintf(buf, CTL_TEXT, "%lld d", (long long)(s / 86400));
+	}
 	return buf;
 }
 
 const char *ctl_format_left(int64_t s, char buf[static CTL_TEXT])
 {
-	if (s < 3600)
+	if (s < 3600) {
 		snprintf(buf, CTL_TEXT, "%lld:%02lld", (long long)(s / 60), (long long)(s % 60));
-	else
+	} else {
 		snprintf(buf, CTL_TEXT, "%lld:%02lld:%02lld", (long long)(s / 3600),
 			 (long long)(s / 60 % 60), (long long)(s % 60));
+	}
 	return buf;
 }
 
@@ -54,8 +56,9 @@ const char *ctl_format_time(int64_t seconds, char buf[static CTL_TEXT])
 	time_t t = (time_t)seconds;
 	struct tm tm;
 	if (seconds == 0 || gmtime_r(&t, &tm) == NULL ||
-	    strftime(buf, CTL_TEXT, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
+	    strftime(buf, CTL_TEXT, "%Y-%m-%dT%H:%M:%SZ", &tm) == 0) {
 		snprintf(buf, CTL_TEXT, "-");
+	}
 	return buf;
 }
 
@@ -110,10 +113,11 @@ int ctl_parse_version(const char *text, int *ret_major, int *ret_minor)
 		if (*p < '0' || *p > '9') continue;
 		char *end;
 		long major = strtol(p, &end, 10), minor = -1;
-		if (*end == '.' && end[1] >= '0' && end[1] <= '9')
+		if (*end == '.' && end[1] >= '0' && end[1] <= '9') {
 			minor = strtol(end + 1, &end, 10);
-		else if (*end != '\0' && *end != '\n' && strncmp(end, ".x", 2) != 0)
+		} else if (*end != '\0' && *end != '\n' && strncmp(end, ".x", 2) != 0) {
 			continue;
+		}
 		if (major > 1000 || minor > 100000) return 0;
 		*ret_major = (int)major;
 		*ret_minor = (int)minor;

@@ -39,9 +39,10 @@ static json_t *json_time(const Cairn__Wire__Timestamp *ts)
 json_t *ctl_json_blob(const Cairn__V1__Blob *blob)
 {
 	json_t *labels = json_object();
-	for (size_t i = 0; i < blob->n_labels; i++)
+	for (size_t i = 0; i < blob->n_labels; i++) {
 		json_object_set_new(labels, blob->labels[i]->key,
 				    json_string(blob->labels[i]->value));
+	}
 	return json_pack("{s:s, s:I, s:s, s:b, s:I, s:o, s:o, s:o, s:o}", "digest", blob->digest,
 			 "size", (json_int_t)blob->size, "state", ctl_state_name(blob->state),
 			 "damaged", (int)blob->damaged, "idle_seconds",
@@ -58,21 +59,23 @@ static void print_field(const struct ctl *ctl, const char *key, const char *valu
 static void print_size(const struct ctl *ctl, const char *key, int64_t bytes)
 {
 	char text[CTL_TEXT];
-	if (ctl->terminal)
+	if (ctl->terminal) {
 		ctl_format_bytes(bytes, text);
-	else
+	} else {
 		snprintf(text, sizeof(text), "%lld", (long long)bytes);
+	}
 	print_field(ctl, key, text);
 }
 
 static void print_blobs(const struct ctl *ctl, const char *key, int64_t blobs, int64_t bytes)
 {
 	char text[2 * CTL_TEXT], size[CTL_TEXT];
-	if (ctl->terminal)
+	if (ctl->terminal) {
 		snprintf(text, sizeof(text), "%lld, %s", (long long)blobs,
 			 ctl_format_bytes(bytes, size));
-	else
+	} else {
 		snprintf(text, sizeof(text), "%lld\t%lld", (long long)blobs, (long long)bytes);
+	}
 	print_field(ctl, key, text);
 }
 
@@ -136,8 +139,9 @@ static int run_status(struct ctl *ctl, int argc, char **argv)
 	(void)ctl_getopt(ctl, argc, argv, own);
 	if (optind != argc) return ctl_usage(ctl, "status takes no arguments");
 	if (ctl_call(ctl, "Status", &request.base, &cairn__v1__status_response__descriptor, &msg,
-		     &err) != CAIRN_OK)
+		     &err) != CAIRN_OK) {
 		return ctl_fail(ctl, &err);
+	}
 	const Cairn__V1__StatusResponse *r = (const Cairn__V1__StatusResponse *)msg;
 	if (ctl->json) {
 		ctl_print_json(json_status(r));
@@ -154,8 +158,9 @@ static int run_status(struct ctl *ctl, int argc, char **argv)
 		print_size(ctl, "disk size", r->disk_total_bytes);
 		print_size(ctl, "disk free", r->disk_free_bytes);
 		print_runtime(ctl, r->runtime);
-		if (ctl->terminal && r->damaged_blobs > 0)
+		if (ctl->terminal && r->damaged_blobs > 0) {
 			printf("\nSome blobs are damaged: cairnctl ls --damaged\n");
+		}
 	}
 	protobuf_c_message_free_unpacked(msg, NULL);
 	return CTL_DONE;
@@ -182,8 +187,9 @@ static void join(char **list, size_t n, char *buf, size_t cap)
 {
 	size_t len = 0;
 	buf[0] = '\0';
-	for (size_t i = 0; i < n && len < cap; i++)
+	for (size_t i = 0; i < n && len < cap; i++) {
 		len += (size_t)snprintf(buf + len, cap - len, "%s%s", i > 0 ? "," : "", list[i]);
+	}
 	if (buf[0] == '\0') snprintf(buf, cap, "-");
 }
 
@@ -202,9 +208,10 @@ static void print_blob(struct listing *l, const Cairn__V1__Blob *blob)
 		       ctl_format_time(seconds_of(blob->created_at), created), names);
 		return;
 	}
-	if (!l->titled)
+	if (!l->titled) {
 		printf("%-71s  %10s  %-19s  %7s  %s\n", "DIGEST", "SIZE", "STATE", "IDLE",
 		       "NAMESPACES");
+	}
 	l->titled = true;
 	snprintf(state, sizeof(state), "%s%s", ctl_state_name(blob->state),
 		 blob->damaged ? " damaged" : "");
@@ -227,20 +234,22 @@ static int run_ls(struct ctl *ctl, int argc, char **argv)
 	struct listing listing = {.ctl = ctl};
 	struct cairn_err err;
 	for (int c; (c = ctl_getopt(ctl, argc, argv, own)) != -1;) {
-		if (c == 'd')
+		if (c == 'd') {
 			request.damaged_only = true;
-		else if (strcmp(optarg, "cached") == 0)
+		} else if (strcmp(optarg, "cached") == 0) {
 			request.state = CAIRN__V1__BLOB_STATE__CACHED;
-		else if (strcmp(optarg, "referenced") == 0)
+		} else if (strcmp(optarg, "referenced") == 0) {
 			request.state = CAIRN__V1__BLOB_STATE__REFERENCED;
-		else
+		} else {
 			return ctl_usage(ctl, "--state is cached or referenced, not \"%s\"",
 					 optarg);
+		}
 	}
 	if (optind != argc) return ctl_usage(ctl, "ls takes no arguments");
 	if (ctl_stream(ctl, "ListBlobs", &request.base, &cairn__v1__list_blobs_response__descriptor,
-		       on_blobs, &listing, &err) != CAIRN_OK)
+		       on_blobs, &listing, &err) != CAIRN_OK) {
 		return ctl_fail(ctl, &err);
+	}
 	return CTL_DONE;
 }
 
@@ -284,8 +293,9 @@ static void print_explain(const struct ctl *ctl, const Cairn__V1__ExplainRespons
 	}
 	for (size_t i = 0; i < r->n_reasons; i++) print_field(ctl, "reason", r->reasons[i]);
 	if (ctl->terminal && r->n_remedies > 0) printf("\nTo get it back, run:\n");
-	for (size_t i = 0; i < r->n_remedies; i++)
+	for (size_t i = 0; i < r->n_remedies; i++) {
 		printf(ctl->terminal ? "  %s\n" : "remedy\t%s\n", r->remedies[i]);
+	}
 }
 
 static int run_explain(struct ctl *ctl, int argc, char **argv)
@@ -298,13 +308,15 @@ static int run_explain(struct ctl *ctl, int argc, char **argv)
 	if (optind + 1 != argc) return ctl_usage(ctl, "explain takes one digest");
 	request.digest = argv[optind];
 	if (ctl_call(ctl, "Explain", &request.base, &cairn__v1__explain_response__descriptor, &msg,
-		     &err) != CAIRN_OK)
+		     &err) != CAIRN_OK) {
 		return ctl_fail(ctl, &err);
+	}
 	const Cairn__V1__ExplainResponse *r = (const Cairn__V1__ExplainResponse *)msg;
-	if (ctl->json)
+	if (ctl->json) {
 		ctl_print_json(json_explain(r));
-	else
+	} else {
 		print_explain(ctl, r);
+	}
 	protobuf_c_message_free_unpacked(msg, NULL);
 	return CTL_DONE;
 }

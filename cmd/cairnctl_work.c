@@ -66,11 +66,12 @@ static void show_bar(struct work *w, const struct amounts *a)
 			 ctl_format_bytes((int64_t)w->rate.per_s, rate), left,
 			 (long long)a->blobs_done, (long long)a->blobs_total);
 	size_t width = terminal_width(), room = width > (size_t)n + 1 ? width - (size_t)n - 1 : 0;
-	if (room >= 8)
+	if (room >= 8) {
 		ctl_format_bar(a->bytes_done, a->bytes_total, room < BAR_MAX ? room : BAR_MAX, bar,
 			       sizeof(bar));
-	else
+	} else {
 		bar[0] = '\0';
+	}
 	printf("\r%s%.*s\033[K", bar, (int)(width > 1 ? width - 1 : 0), text);
 	w->bar_shown = true;
 }
@@ -93,10 +94,11 @@ static void show_line(struct work *w, const struct amounts *a)
 static void show_progress(struct work *w, const struct amounts *a)
 {
 	ctl_rate_add(&w->rate, now_ns(), a->bytes_done);
-	if (w->ctl->terminal)
+	if (w->ctl->terminal) {
 		show_bar(w, a);
-	else
+	} else {
 		show_line(w, a);
+	}
 	fflush(stdout);
 }
 
@@ -112,8 +114,9 @@ static json_t *json_amounts(const char *type, const struct amounts *a)
 static int finish(struct work *w, enum cairn_code rc, struct cairn_err *err)
 {
 	clear_bar(w);
-	if (rc == CAIRN_OK && !w->done)
+	if (rc == CAIRN_OK && !w->done) {
 		rc = cairn_err_set(err, CAIRN_INTERNAL, "cairnd ended the call without a result");
+	}
 	if (rc) return ctl_fail(w->ctl, err);
 	return w->problems > 0 ? CTL_FAILED : CTL_DONE;
 }
@@ -136,11 +139,12 @@ static void print_finding(struct work *w, const Cairn__V1__VerifyFinding *f)
 		return;
 	}
 	printf("damaged\t%s\t%s\t%s\n", f->digest, ctl_state_name(f->state), f->problem);
-	if (f->n_remedies == 0)
+	if (f->n_remedies == 0) {
 		printf("  nothing to do: no image on this node misses it%s\n",
 		       f->state == CAIRN__V1__BLOB_STATE__CACHED ? "; it is dropped" : "");
-	else
+	} else {
 		printf("  to get it back, run:\n");
+	}
 	for (size_t i = 0; i < f->n_remedies; i++) printf("    %s\n", f->remedies[i]);
 }
 
@@ -155,10 +159,11 @@ static void print_verified(struct work *w, const struct amounts *a)
 	}
 	clear_bar(w);
 	printf("%lld blobs, %s: ", (long long)a->blobs_done, ctl_format_bytes(a->bytes_done, size));
-	if (w->problems == 0)
+	if (w->problems == 0) {
 		printf("all are what their digests say\n");
-	else
+	} else {
 		printf("%llu damaged or absent\n", (unsigned long long)w->problems);
+	}
 }
 
 static bool on_verify(void *arg, const ProtobufCMessage *msg)
@@ -168,12 +173,13 @@ static bool on_verify(void *arg, const ProtobufCMessage *msg)
 	const struct amounts a = {p->blobs_done, p->blobs_total, p->bytes_done, p->bytes_total};
 	for (size_t i = 0; i < p->n_findings; i++) print_finding(w, p->findings[i]);
 	w->done = p->done;
-	if (p->done)
+	if (p->done) {
 		print_verified(w, &a);
-	else if (w->ctl->json)
+	} else if (w->ctl->json) {
 		ctl_print_json(json_amounts("progress", &a));
-	else
+	} else {
 		show_progress(w, &a);
+	}
 	return !ferror(stdout);
 }
 
@@ -222,16 +228,18 @@ static void print_failure(struct work *w, const Cairn__V1__TransferFailure *f)
 static void print_absent(struct work *w, const Cairn__V1__TransferProgress *p)
 {
 	for (size_t i = 0; i < p->n_absent; i++) {
-		if (w->ctl->json)
+		if (w->ctl->json) {
 			ctl_print_json(json_pack("{s:s, s:s, s:s}", "type", "absent", "namespace",
 						 p->absent[i]->namespace_, "digest",
 						 p->absent[i]->digest));
-		else
+		} else {
 			printf("absent\t%s\t%s\n", p->absent[i]->namespace_, p->absent[i]->digest);
+		}
 	}
-	if (!w->ctl->json && p->absent_total > (int64_t)p->n_absent)
+	if (!w->ctl->json && p->absent_total > (int64_t)p->n_absent) {
 		printf("absent\t… and %lld more\n",
 		       (long long)(p->absent_total - (int64_t)p->n_absent));
+	}
 }
 
 static void print_records(const struct work *w, const Cairn__V1__TransferProgress *p)
@@ -247,16 +255,18 @@ static void print_records(const struct work *w, const Cairn__V1__TransferProgres
 		return;
 	}
 	printf("containerd records %lld blobs (%s): ", (long long)p->recorded, p->records_path);
-	if (p->absent_total == 0)
+	if (p->absent_total == 0) {
 		printf("%s\n", p->records_error[0] == '\0' ? "all are there" : p->records_error);
-	else
+	} else {
 		printf("%lld of them are absent or damaged. It cannot run the images that need "
 		       "them; for each: ctr -n NAMESPACE content rm DIGEST, then pull the image "
 		       "again.\n",
 		       (long long)p->absent_total);
-	if (p->runtime_running)
+	}
+	if (p->runtime_running) {
 		printf("containerd is running, so this can change: stop it and run this once more "
 		       "before you switch.\n");
+	}
 }
 
 static void print_transferred(struct work *w, const Cairn__V1__TransferProgress *p,
@@ -285,9 +295,10 @@ static void print_transferred(struct work *w, const Cairn__V1__TransferProgress 
 		       (long long)a->blobs_done, ctl_format_bytes(a->bytes_done, size),
 		       (long long)p->linked, (long long)p->copied, (long long)p->present,
 		       (unsigned long long)w->problems);
-		if (p->ignored > 0)
+		if (p->ignored > 0) {
 			printf("%lld files are no blobs, by their names, and were left alone\n",
 			       (long long)p->ignored);
+		}
 		print_absent(w, p);
 		print_records(w, p);
 	}
@@ -304,12 +315,13 @@ static bool on_transfer(void *arg, const ProtobufCMessage *msg)
 	const struct amounts a = {p->blobs_done, p->blobs_total, p->bytes_done, p->bytes_total};
 	for (size_t i = 0; i < p->n_failures; i++) print_failure(w, p->failures[i]);
 	w->done = p->done;
-	if (p->done)
+	if (p->done) {
 		print_transferred(w, p, &a);
-	else if (w->ctl->json)
+	} else if (w->ctl->json) {
 		ctl_print_json(json_amounts("progress", &a));
-	else
+	} else {
 		show_progress(w, &a);
+	}
 	return !ferror(stdout);
 }
 
@@ -332,12 +344,14 @@ static int run_transfer(struct ctl *ctl, int argc, char **argv, bool import)
 	struct cairn_err err;
 	while (ctl_getopt(ctl, argc, argv, own) == 'm') {
 		work.metadata_given = true;
-		if (optarg[0] == '\0' || !make_absolute(optarg, metadata))
+		if (optarg[0] == '\0' || !make_absolute(optarg, metadata)) {
 			return ctl_usage(ctl, "--metadata: no valid path");
+		}
 	}
 	if (optind + 1 != argc) return ctl_usage(ctl, "%s takes one directory", ctl->verb->name);
-	if (argv[optind][0] == '\0' || !make_absolute(argv[optind], directory))
+	if (argv[optind][0] == '\0' || !make_absolute(argv[optind], directory)) {
 		return ctl_usage(ctl, "no valid directory");
+	}
 	in.directory = out.directory = directory;
 	in.metadata = out.metadata = metadata;
 	enum cairn_code rc =

@@ -129,8 +129,9 @@ static bool parse_meta(const struct db *db, uint64_t offset, struct meta *ret)
 	if (sum != get64(m + META - 8)) return false;
 	uint32_t page_size = get32(m + 8);
 	if (page_size < PAGE_SIZE_MIN || page_size > PAGE_SIZE_MAX ||
-	    (page_size & (page_size - 1)) != 0)
+	    (page_size & (page_size - 1)) != 0) {
 		return false;
+	}
 	*ret = (struct meta){page_size, get64(m + 16), get64(m + 40), get64(m + 48)};
 	return true;
 }
@@ -143,11 +144,13 @@ static enum cairn_code choose_meta(const struct db *db, struct meta *ret, struct
 		have_second = parse_meta(db, first.page_size, &second) &&
 			      second.page_size == first.page_size;
 	} else { /* its copy is one page on; how long a page is, only the copy itself can tell */
-		for (uint32_t s = PAGE_SIZE_MIN; s <= PAGE_SIZE_MAX && !have_second; s *= 2)
+		for (uint32_t s = PAGE_SIZE_MIN; s <= PAGE_SIZE_MAX && !have_second; s *= 2) {
 			have_second = parse_meta(db, s, &second) && second.page_size == s;
+		}
 	}
-	if (!have_first && !have_second)
+	if (!have_first && !have_second) {
 		return damaged(db, "neither of its two meta pages is valid", err);
+	}
 	*ret = have_second && (!have_first || second.txid > first.txid) ? second : first;
 	return CAIRN_OK;
 }
@@ -159,10 +162,12 @@ static enum cairn_code check_node(const struct db *db, struct node *node, struct
 	if (node->len < HEADER) return damaged(db, "a page is too short", err);
 	node->flags = get16(node->data + 8);
 	node->count = get16(node->data + 10);
-	if (node->flags != FLAG_BRANCH && node->flags != FLAG_LEAF)
+	if (node->flags != FLAG_BRANCH && node->flags != FLAG_LEAF) {
 		return damaged(db, "a page is of the wrong kind", err);
-	if ((node->len - HEADER) / ELEMENT < node->count)
+	}
+	if ((node->len - HEADER) / ELEMENT < node->count) {
 		return damaged(db, "a page has more elements than room", err);
+	}
 	return CAIRN_OK;
 }
 
@@ -177,8 +182,9 @@ static enum cairn_code read_page(struct db *db, uint64_t id, uint8_t **ret_buf, 
 	if (rc) return rc;
 	uint64_t span = (uint64_t)get32(head + 12) + 1;
 	if (get64(head) != id) return damaged(db, "a page does not bear its number", err);
-	if (span > db->meta.pages - id || span * page_size > PAGE_BYTES_MAX)
+	if (span > db->meta.pages - id || span * page_size > PAGE_BYTES_MAX) {
 		return damaged(db, "a page is too long", err);
+	}
 	if (span > db->pages_left) return damaged(db, "its pages form a cycle", err);
 	db->pages_left -= span;
 	size_t len = (size_t)(span * page_size);
@@ -207,16 +213,19 @@ static enum cairn_code add_namespace(struct db *db, const uint8_t *key, size_t l
 				     struct cairn_err *err)
 {
 	struct cairn_records *out = db->out;
-	if (len == 0 || len > CAIRN_BOLTDB_NAMESPACE_LEN_MAX || memchr(key, '\0', len) != NULL)
+	if (len == 0 || len > CAIRN_BOLTDB_NAMESPACE_LEN_MAX || memchr(key, '\0', len) != NULL) {
 		return damaged(db, "a namespace has no valid name", err);
-	if (out->n_namespaces == CAIRN_BOLTDB_NAMESPACES_MAX)
+	}
+	if (out->n_namespaces == CAIRN_BOLTDB_NAMESPACES_MAX) {
 		return cairn_err_set(err, CAIRN_RESOURCE_EXHAUSTED, "%s: more than %u namespaces",
 				     db->path, CAIRN_BOLTDB_NAMESPACES_MAX);
+	}
 	if (out->n_namespaces == db->ns_cap) {
 		size_t cap = db->ns_cap ? db->ns_cap * 2 : 8;
 		char **grown = reallocarray(out->namespaces, cap, sizeof(*grown));
-		if (grown == NULL)
+		if (grown == NULL) {
 			return cairn_err_set(err, CAIRN_RESOURCE_EXHAUSTED, "out of memory");
+		}
 		out->namespaces = grown;
 		db->ns_cap = cap;
 	}
@@ -237,14 +246,16 @@ static enum cairn_code add_record(struct db *db, const uint8_t *key, size_t len,
 		out->foreign++;
 		return CAIRN_OK;
 	}
-	if (out->n == CAIRN_BOLTDB_RECORDS_MAX)
+	if (out->n == CAIRN_BOLTDB_RECORDS_MAX) {
 		return cairn_err_set(err, CAIRN_RESOURCE_EXHAUSTED, "%s: more than %u records",
 				     db->path, CAIRN_BOLTDB_RECORDS_MAX);
+	}
 	if (out->n == db->cap) {
 		size_t cap = db->cap ? db->cap * 2 : 256;
 		struct cairn_record *grown = reallocarray(out->list, cap, sizeof(*grown));
-		if (grown == NULL)
+		if (grown == NULL) {
 			return cairn_err_set(err, CAIRN_RESOURCE_EXHAUSTED, "out of memory");
+		}
 		out->list = grown;
 		db->cap = cap;
 	}
@@ -296,8 +307,9 @@ static enum cairn_code walk_leaf(struct db *db, const struct node *node, enum le
 		const uint32_t klen = get32(e + 8), vlen = get32(e + 12);
 		if (db->elements_left == 0) return damaged(db, "it has more keys than room", err);
 		db->elements_left--;
-		if (!inside(node, key, (uint64_t)klen + vlen))
+		if (!inside(node, key, (uint64_t)klen + vlen)) {
 			return damaged(db, "a key lies outside its page", err);
+		}
 		if ((get32(e) & LEAF_BUCKET) == 0) continue;
 		enum cairn_code rc = enter(db, level, node->data + key, klen,
 					   node->data + key + klen, vlen, err);
@@ -318,8 +330,9 @@ static enum cairn_code walk_page(struct db *db, uint64_t id, enum level level,
 	if (node.flags == FLAG_LEAF) {
 		rc = walk_leaf(db, &node, level, err);
 	} else {
-		for (size_t i = 0; i < node.count && rc == CAIRN_OK; i++)
+		for (size_t i = 0; i < node.count && rc == CAIRN_OK; i++) {
 			rc = walk_page(db, get64(buf + HEADER + i * ELEMENT + 8), level, err);
+		}
 	}
 	db->depth--;
 	free(buf);
@@ -346,8 +359,9 @@ static enum cairn_code walk_once(struct db *db, struct cairn_err *err)
 	db->size = (uint64_t)st.st_size;
 	enum cairn_code rc = choose_meta(db, &db->meta, err);
 	if (rc) return rc;
-	if (db->meta.pages > db->size / db->meta.page_size)
+	if (db->meta.page_size == 0 || db->meta.pages > db->size / db->meta.page_size) {
 		return damaged(db, "it is shorter than it says", err);
+	}
 	db->pages_left = db->meta.pages;
 	db->elements_left = db->size / ELEMENT;
 	db->depth = 0;
@@ -356,11 +370,12 @@ static enum cairn_code walk_once(struct db *db, struct cairn_err *err)
 	struct meta now;
 	rc = choose_meta(db, &now, err);
 	if (rc) return rc;
-	if (now.txid != db->meta.txid)
+	if (now.txid != db->meta.txid) {
 		return cairn_err_set(err, CAIRN_UNAVAILABLE,
 				     "%s changed while it was read; try again when containerd has "
 				     "less to do, or is stopped",
 				     db->path);
+	}
 	return CAIRN_OK;
 }
 
@@ -368,11 +383,13 @@ static enum cairn_code open_file(const char *path, int *ret, struct cairn_err *e
 {
 	struct stat st;
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
+	if (fd < 0 && (errno == ENOENT || errno == ENOTDIR)) {
 		return cairn_err_set(err, CAIRN_NOT_FOUND, "%s: no such file", path);
-	if (fd < 0 && (errno == EACCES || errno == EPERM))
+	}
+	if (fd < 0 && (errno == EACCES || errno == EPERM)) {
 		return cairn_err_set(err, CAIRN_PERMISSION_DENIED, "open %s: permission denied",
 				     path);
+	}
 	if (fd < 0) return cairn_err_sys(err, errno, "open %s", path);
 	if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
 		close(fd);

@@ -17,8 +17,9 @@ static void status_of_runtime(struct cairn_admin_service *service, struct cairn_
 	cairn__v1__runtime__init(msg);
 	msg->address = cairn_call_strdup(call, rt.address);
 	msg->reachable = rt.reachable;
-	if (rt.last_listing_ns != 0)
+	if (rt.last_listing_ns != 0) {
 		msg->last_listing = cairn_message_time(call, rt.last_listing_ns);
+	}
 	msg->recorded = (int64_t)rt.recorded;
 	msg->missing = (int64_t)rt.missing;
 	msg->error = cairn_call_strdup(call, rt.error);
@@ -87,8 +88,9 @@ static void set_blob(struct batch *b, size_t i)
 	blob->idle_seconds = info->idle_ns / CAIRN_NS_PER_S;
 	blob->damaged = info->damaged;
 	blob->namespaces = info->owners;
-	while (info->owners != NULL && info->owners[blob->n_namespaces] != NULL)
+	while (info->owners != NULL && info->owners[blob->n_namespaces] != NULL) {
 		blob->n_namespaces++;
+	}
 }
 
 static enum cairn_code send_batch(struct cairn_call *call, struct batch *b, size_t n,
@@ -134,8 +136,9 @@ static enum cairn_code list_blobs(void *arg, struct cairn_call *call, const void
 		after = b->infos[n - 1].digest;
 		enum cairn_code rc = send_batch(call, b, n, request->damaged_only, err);
 		if (rc) return rc;
-		if (cairn_call_gone(call))
+		if (cairn_call_gone(call)) {
 			return cairn_err_set(err, CAIRN_CANCELLED, "cancelled by the client");
+		}
 	}
 	return CAIRN_OK;
 }

@@ -37,10 +37,11 @@ static enum cairn_code verify_one(struct verify *v, struct cairn_job *job,
 	}
 	cairn_digest_format(digest, name);
 	/* Not found: it was dropped while we came to it, unless it was asked for by name. */
-	if (rc == CAIRN_NOT_FOUND && v->n > 0)
+	if (rc == CAIRN_NOT_FOUND && v->n > 0) {
 		cairn_job_find(job, name, 0, "not here");
-	else if (rc != CAIRN_OK && rc != CAIRN_NOT_FOUND)
+	} else if (rc != CAIRN_OK && rc != CAIRN_NOT_FOUND) {
 		cairn_job_find(job, name, state, finding.msg);
+	}
 	v->bytes_done += size;
 	cairn_job_set_bytes(job, v->bytes_done);
 	cairn_job_add(job, &(struct cairn_job_counts){.blobs_done = 1});
@@ -53,8 +54,9 @@ static enum cairn_code verify_named(struct verify *v, struct cairn_job *job, str
 	for (size_t pass = 0; pass < 2; pass++) { /* the first one counts */
 		for (size_t i = 0; i < v->n; i++) {
 			struct cairn_blob_info info = {0};
-			if (cairn_job_stopped(job))
+			if (cairn_job_stopped(job)) {
 				return cairn_err_set(err, CAIRN_CANCELLED, "stopped");
+			}
 			(void)!cairn_cache_info(v->service->cache, &v->digests[i], &info, &ignored);
 			const uint64_t size = info.size;
 			const enum cairn_blob_state state = info.state;
@@ -88,11 +90,13 @@ static enum cairn_code verify_all(struct verify *v, struct cairn_job *job, struc
 		if (n == 0) break;
 		after = batch[n - 1].digest;
 		for (size_t i = 0; i < n; i++) {
-			if (rc == CAIRN_OK && cairn_job_stopped(job))
+			if (rc == CAIRN_OK && cairn_job_stopped(job)) {
 				rc = cairn_err_set(err, CAIRN_CANCELLED, "stopped");
-			if (rc == CAIRN_OK)
+			}
+			if (rc == CAIRN_OK) {
 				rc = verify_one(v, job, &batch[i].digest, batch[i].state,
 						batch[i].size, err);
+			}
 			cairn_blob_info_fini(&batch[i]);
 		}
 	}
@@ -125,9 +129,10 @@ static Cairn__V1__VerifyFinding *finding_message(struct verify *v,
 	msg->state = CAIRN__V1__BLOB_STATE__REFERENCED;
 	if (cairn_digest_parse(f->name, strlen(f->name), &digest, &err) != CAIRN_OK) return msg;
 	/* Whoever did not answer once is not waited for again. */
-	if (v->ask)
+	if (v->ask) {
 		v->ask = cairn_recorders_ask(call, cairn_runtime_channel(v->service->runtime),
 					     &digest, &recorders, &n, &err) == CAIRN_OK;
+	}
 	if (v->ask && n == 0) return msg; /* no image misses it */
 	msg->remedies = cairn_call_alloc(call, CAIRN_REMEDIES_MAX * sizeof(char *));
 	msg->n_remedies =
@@ -145,7 +150,7 @@ static enum cairn_code send_verify(struct verify *v, const struct cairn_job_coun
 	msg.bytes_done = (int64_t)counts->bytes_done;
 	msg.bytes_total = (int64_t)counts->bytes_total;
 	msg.done = done;
-	if (n > 0) msg.findings = cairn_call_alloc(v->call, n * sizeof(*msg.findings));
+	if (n > 0) msg.findings = cairn_call_alloc(v->call, n * sizeof(void *));
 	for (size_t i = 0; i < n; i++) msg.findings[i] = finding_message(v, &findings[i]);
 	msg.n_findings = n;
 	return cairn_call_send(v->call, &msg.base, err);
@@ -179,10 +184,11 @@ static enum cairn_code run_job(struct cairn_call *call, cairn_job_fn *work, void
 static enum cairn_code parse_digests(struct verify *v, const Cairn__V1__VerifyRequest *request,
 				     struct cairn_err *err)
 {
-	if (request->n_digests > CAIRN_VERIFY_DIGESTS_MAX)
+	if (request->n_digests > CAIRN_VERIFY_DIGESTS_MAX) {
 		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
 				     "%zu digests in one call; at most %d are allowed",
 				     request->n_digests, CAIRN_VERIFY_DIGESTS_MAX);
+	}
 	v->digests = cairn_call_alloc(v->call, (request->n_digests + 1) * sizeof(*v->digests));
 	for (v->n = 0; v->n < request->n_digests; v->n++) {
 		const char *s = request->digests[v->n];
@@ -201,10 +207,11 @@ enum cairn_code cairn_service_verify(void *arg, struct cairn_call *call, const v
 	*v = (struct verify){.service = service, .call = call, .ask = true};
 	enum cairn_code rc = parse_digests(v, request, err);
 	if (rc) return rc;
-	if (atomic_fetch_add(&service->verifying, 1) >= CAIRN_VERIFY_CALLS_MAX)
+	if (atomic_fetch_add(&service->verifying, 1) >= CAIRN_VERIFY_CALLS_MAX) {
 		rc = cairn_err_set(err, CAIRN_RESOURCE_EXHAUSTED,
 				   "%d verify calls run already; wait for one of them to end",
 				   CAIRN_VERIFY_CALLS_MAX);
+	}
 	if (rc == CAIRN_OK) rc = run_job(call, verify_work, v, tell_verify, &counts, err);
 	atomic_fetch_sub(&service->verifying, 1);
 	return rc ? rc : send_verify(v, &counts, NULL, 0, true, err);
@@ -236,7 +243,7 @@ static enum cairn_code tell_transfer(void *arg, const struct cairn_job_counts *c
 	struct telling *t = arg;
 	Cairn__V1__TransferProgress msg = CAIRN__V1__TRANSFER_PROGRESS__INIT;
 	set_counts(&msg, counts);
-	if (n > 0) msg.failures = cairn_call_alloc(t->call, n * sizeof(*msg.failures));
+	if (n > 0) msg.failures = cairn_call_alloc(t->call, n * sizeof(void *));
 	for (size_t i = 0; i < n; i++) {
 		Cairn__V1__TransferFailure *f = cairn_call_alloc(t->call, sizeof(*f));
 		cairn__v1__transfer_failure__init(f);
@@ -262,8 +269,9 @@ static enum cairn_code send_report(struct telling *t, const struct cairn_job_cou
 	msg.absent_total = (int64_t)r->absent_total;
 	msg.records_error = cairn_call_strdup(t->call, r->error);
 	msg.records_path = cairn_call_strdup(t->call, r->path);
-	if (r->n_absent > 0)
-		msg.absent = cairn_call_alloc(t->call, r->n_absent * sizeof(*msg.absent));
+	if (r->n_absent > 0) {
+		msg.absent = cairn_call_alloc(t->call, r->n_absent * sizeof(void *));
+	}
 	for (size_t i = 0; i < r->n_absent; i++) {
 		Cairn__V1__RecordedAbsent *a = cairn_call_alloc(t->call, sizeof(*a));
 		cairn__v1__recorded_absent__init(a);

@@ -56,13 +56,16 @@ size_t cairn_remedies(struct cairn_admin_service *service, struct cairn_call *ca
 	const char *at = option(call, "-a", status.address, CONTAINERD_DEFAULT);
 	const char *socket = option(call, "--socket", service->listen, CAIRN_DEFAULT);
 	cairn_digest_format(digest, d);
-	if (!known)
+	if (!known) {
 		add(&out, "ctr%s namespaces ls -q  # run the next line for each of these as NS",
 		    at);
-	for (size_t i = 0; known && i < n && i < NAMED_MAX; i++)
+	}
+	for (size_t i = 0; known && i < n && i < NAMED_MAX; i++) {
 		add(&out, "ctr%s -n %s content rm %s", at, recorders[i].ns, d);
-	if (known && n > NAMED_MAX)
+	}
+	if (known && n > NAMED_MAX) {
 		add(&out, "# the same for the other namespaces that record it, of %zu in all", n);
+	}
 	if (!known) add(&out, "ctr%s -n NS content rm %s", at, d);
 	add(&out, "cairnctl%s explain %s  # repeat until it says \"not here\"; that takes seconds",
 	    socket, d);
@@ -74,11 +77,12 @@ size_t cairn_remedies(struct cairn_admin_service *service, struct cairn_call *ca
 		    at, recorders[i].ns, source != NULL ? ": from " : "",
 		    source != NULL ? source : "");
 	}
-	if (!known)
+	if (!known) {
 		add(&out,
 		    "ctr%s -n NS images pull IMAGE  # each image that uses it; crictl pull IMAGE "
 		    "under Kubernetes",
 		    at);
+	}
 	add(&out,
 	    "cairnctl%s import DIR  # instead of all that, if DIR/blobs/%s/%s is a good copy, from "
 	    "another node's state_dir or an export",
@@ -92,14 +96,15 @@ static void reason_span(char buf[static 32], int64_t ns)
 {
 	int64_t s = ns / CAIRN_NS_PER_S;
 	if (s < 0) s = 0;
-	if (s < 120)
+	if (s < 120) {
 		snprintf(buf, 32, "%lld s", (long long)s);
-	else if (s < 7200)
+	} else if (s < 7200) {
 		snprintf(buf, 32, "%lld min", (long long)(s / 60));
-	else if (s < 172800)
+	} else if (s < 172800) {
 		snprintf(buf, 32, "%lld h", (long long)(s / 3600));
-	else
+	} else {
 		snprintf(buf, 32, "%lld days", (long long)(s / 86400));
+	}
 }
 
 struct facts {
@@ -115,17 +120,19 @@ static void reasons_from_containerd(struct cairn_admin_service *service,
 				    struct texts *out)
 {
 	bool listed_known;
-	for (size_t i = 0; f->known && i < f->n; i++)
+	for (size_t i = 0; f->known && i < f->n; i++) {
 		add(out, "containerd records it in namespace %s%s%s", f->recorders[i].ns,
 		    f->recorders[i].source != NULL ? ", as part of an image from " : "",
 		    f->recorders[i].source != NULL ? f->recorders[i].source : "");
+	}
 	if (f->known && f->n == 0) add(out, "containerd does not record it in any namespace now");
 	if (f->known) return;
 	add(out, "containerd could not be asked now: %s", f->why_not->msg);
 	bool listed = cairn_runtime_records(service->runtime, digest, &listed_known);
-	if (listed_known)
+	if (listed_known) {
 		add(out, "it was %s the last complete listing of what containerd records",
 		    listed ? "in" : "not in");
+	}
 }
 
 static void reasons_from_store(const struct facts *f, struct texts *out)
@@ -133,22 +140,25 @@ static void reasons_from_store(const struct facts *f, struct texts *out)
 	char idle[32];
 	const struct cairn_blob_info *info = f->info;
 	reason_span(idle, info->idle_ns);
-	if (info->damaged)
+	if (info->damaged) {
 		add(out, "damaged: its bytes are missing or do not match its digest, so it is not "
 			 "served");
-	if (info->state == CAIRN_BLOB_CACHED)
+	}
+	if (info->state == CAIRN_BLOB_CACHED) {
 		add(out,
 		    "cached: containerd has no record of it; kept so that the next pull need not "
 		    "download it; unused for %s",
 		    idle);
-	else if (f->known && f->n == 0)
+	} else if (f->known && f->n == 0) {
 		add(out, "referenced: containerd has not said that it is done with it; it becomes "
 			 "cached when containerd deletes it, or when two listings of what "
 			 "containerd records lack it");
-	else
+	} else {
 		add(out, "referenced: kept until containerd deletes it; last used %s ago", idle);
-	for (char **owner = info->owners; owner != NULL && *owner != NULL; owner++)
+	}
+	for (char **owner = info->owners; owner != NULL && *owner != NULL; owner++) {
 		add(out, "containerd committed it in namespace %s", *owner);
+	}
 }
 
 Cairn__V1__Blob *cairn_explain_blob(struct cairn_call *call, const struct cairn_blob_info *info)
@@ -167,8 +177,9 @@ Cairn__V1__Blob *cairn_explain_blob(struct cairn_call *call, const struct cairn_
 	size_t n = 0;
 	while (info->owners != NULL && info->owners[n] != NULL) n++;
 	blob->namespaces = cairn_call_alloc(call, (n + 1) * sizeof(char *));
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
 		blob->namespaces[i] = cairn_call_strdup(call, info->owners[i]);
+	}
 	blob->n_namespaces = n;
 	return blob;
 }
@@ -193,8 +204,9 @@ static void fill(struct cairn_admin_service *service, struct cairn_call *call,
 	response->n_reasons = reasons.n;
 	response->recorded_known = f->known;
 	response->recorded_in = cairn_call_alloc(call, (f->n + 1) * sizeof(char *));
-	for (size_t i = 0; i < f->n; i++)
+	for (size_t i = 0; i < f->n; i++) {
 		response->recorded_in[i] = cairn_call_strdup(call, f->recorders[i].ns);
+	}
 	response->n_recorded_in = f->n;
 	bool broken = f->info == NULL ? f->n > 0 : f->info->damaged && (f->n > 0 || !f->known);
 	if (!broken) return;
@@ -219,11 +231,12 @@ enum cairn_code cairn_explain(struct cairn_admin_service *service, struct cairn_
 				      &recorders, &f.n, &why_not) == CAIRN_OK;
 	f.recorders = recorders;
 	if (cairn_cache_info(service->cache, &digest, &info, &ignored) == CAIRN_OK) f.info = &info;
-	if (f.info == NULL && f.n == 0)
+	if (f.info == NULL && f.n == 0) {
 		return cairn_err_set(err, CAIRN_NOT_FOUND, "%s: not here%s%s", request->digest,
 				     f.known ? ", and containerd does not record it"
 					     : "; containerd could not be asked: ",
 				     f.known ? "" : why_not.msg);
+	}
 	fill(service, call, &digest, &f, response);
 	if (f.info != NULL) cairn_blob_info_fini(&info);
 	return CAIRN_OK;

@@ -92,8 +92,9 @@ void cairn_job_find(struct cairn_job *job, const char *name, enum cairn_blob_sta
 		    const char *problem)
 {
 	pthread_mutex_lock(&job->mu);
-	while (job->n_findings == CAIRN_JOB_FINDINGS_MAX && !job->stop)
+	while (job->n_findings == CAIRN_JOB_FINDINGS_MAX && !job->stop) {
 		pthread_cond_wait(&job->room, &job->mu);
+	}
 	if (job->n_findings < CAIRN_JOB_FINDINGS_MAX) {
 		struct cairn_job_finding *f = &job->findings[job->n_findings++];
 		copy_text(f->name, sizeof(f->name), name);
@@ -132,12 +133,14 @@ enum cairn_code cairn_job_tell(struct cairn_job *job, struct cairn_call *call,
 	for (bool done = false; !done;) {
 		struct cairn_job_counts counts;
 		enum cairn_wake wake = cairn_call_wait(call, CAIRN_JOB_TELL_MS);
-		if (wake == CAIRN_WAKE_GONE)
+		if (wake == CAIRN_WAKE_GONE) {
 			return cairn_err_set(err, CAIRN_CANCELLED, "cancelled by the client");
-		if (wake == CAIRN_WAKE_DRAIN)
+		}
+		if (wake == CAIRN_WAKE_DRAIN) {
 			return cairn_err_set(err, CAIRN_UNAVAILABLE,
 					     "cairnd is shutting down; run it again when it is "
 					     "back: it goes on where it stopped");
+		}
 		done = is_done(job); /* before the look, so that the last one misses nothing */
 		size_t n = cairn_job_take(job, &counts, findings);
 		enum cairn_code rc = tell(arg, &counts, findings, n, err);

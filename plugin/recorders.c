@@ -74,9 +74,10 @@ static enum cairn_code ask(struct cairn_call *call, struct cairn_channel *channe
 		err);
 	if (rc) return rc;
 	const namespaces_response *list = (const namespaces_response *)msg;
-	if (list->n_namespaces > CAIRN_RECORDERS_MAX)
+	if (list->n_namespaces > CAIRN_RECORDERS_MAX) {
 		return cairn_err_set(err, CAIRN_UNAVAILABLE, "it has more than %d namespaces",
 				     CAIRN_RECORDERS_MAX);
+	}
 	struct cairn_recorder *found =
 		cairn_call_alloc(call, (list->n_namespaces + 1) * sizeof(*found));
 	cairn_digest_format(digest, text);
@@ -95,9 +96,10 @@ enum cairn_code cairn_recorders_ask(struct cairn_call *call, struct cairn_channe
 				    const struct cairn_digest *digest, struct cairn_recorder **ret,
 				    size_t *ret_n, struct cairn_err *err)
 {
-	if (channel == NULL)
+	if (channel == NULL) {
 		return cairn_err_set(err, CAIRN_UNAVAILABLE,
 				     "containerd.address is empty in cairn's configuration");
+	}
 	if (ask(call, channel, digest, ret, ret_n, err) == CAIRN_OK) return CAIRN_OK;
 	err->code = CAIRN_UNAVAILABLE;
 	return CAIRN_UNAVAILABLE;

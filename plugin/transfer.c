@@ -24,12 +24,14 @@ static void close_fd(int *fd)
 
 static enum cairn_code check_path(const char *what, const char *path, struct cairn_err *err)
 {
-	if (path[0] != '/')
+	if (path[0] != '/') {
 		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
 				     "%s must be an absolute path, not \"%.200s\"", what, path);
-	if (strlen(path) > CAIRN_TRANSFER_PATH_MAX)
+	}
+	if (strlen(path) > CAIRN_TRANSFER_PATH_MAX) {
 		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT, "%s is longer than %d bytes",
 				     what, CAIRN_TRANSFER_PATH_MAX);
+	}
 	return CAIRN_OK;
 }
 
@@ -55,8 +57,9 @@ static void blob_path(const struct cairn_transfer *t, const struct cairn_digest 
 enum cairn_code cairn_transfer_init(struct cairn_transfer *t, struct cairn_err *err)
 {
 	enum cairn_code rc = check_path("the directory", t->directory, err);
-	if (rc == CAIRN_OK && t->metadata[0] != '\0')
+	if (rc == CAIRN_OK && t->metadata[0] != '\0') {
 		rc = check_path("the metadata file", t->metadata, err);
+	}
 	if (rc) return rc;
 	t->report.path =
 		t->metadata[0] != '\0' ? strdup(t->metadata) : default_metadata(t->directory);
@@ -77,8 +80,9 @@ static enum cairn_code open_directory(const struct cairn_transfer *t, int *ret,
 {
 	struct stat own, st;
 	int fd = open(t->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
+	if (fd < 0 && (errno == ENOENT || errno == ENOTDIR)) {
 		return cairn_err_set(err, CAIRN_NOT_FOUND, "%s: no such directory", t->directory);
+	}
 	if (fd < 0) return cairn_err_sys(err, errno, "open %s", t->directory);
 	if (fstat(fd, &st) == 0 && stat(t->state_dir, &own) == 0 && st.st_dev == own.st_dev &&
 	    st.st_ino == own.st_ino) {
@@ -98,9 +102,10 @@ static enum cairn_code open_inside(int dir, const char *name, const char *of, in
 {
 	*ret = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (*ret >= 0 || errno == ENOENT) return CAIRN_OK;
-	if (errno == ENOTDIR || errno == ELOOP)
+	if (errno == ENOTDIR || errno == ELOOP) {
 		return cairn_err_set(err, CAIRN_FAILED_PRECONDITION, "%s: %s is not a directory",
 				     of, name);
+	}
 	return cairn_err_sys(err, errno, "open %s in %s", name, of);
 }
 
@@ -141,11 +146,12 @@ static void compare(struct cairn_transfer *t, const struct cairn_records *record
 		if (ns == NULL) abort();
 		r->absent[r->n_absent++] = (struct cairn_absent){ns, record->digest};
 	}
-	if (records->foreign > 0)
+	if (records->foreign > 0) {
 		snprintf(r->error, sizeof(r->error),
 			 "%llu records have digests that are neither sha256 nor sha512: cairn "
 			 "cannot hold these",
 			 (unsigned long long)records->foreign);
+	}
 }
 
 static void report_records(struct cairn_transfer *t, present_fn *present)
@@ -265,17 +271,20 @@ static enum cairn_code each_of_alg(struct cairn_transfer *t, struct cairn_job *j
 		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0) continue;
 		int n = snprintf(text, sizeof(text), "%s:%s", cairn_alg_name(alg), e->d_name);
 		if (cairn_digest_parse(text, (size_t)n, &d, &ignored) != CAIRN_OK) {
-			if (fn == count_one)
+			if (fn == count_one) {
 				cairn_job_add(job, &(struct cairn_job_counts){.ignored = 1});
+			}
 			continue;
 		}
-		if (cairn_job_stopped(job))
+		if (cairn_job_stopped(job)) {
 			rc = cairn_err_set(err, CAIRN_CANCELLED, "stopped");
-		else if (fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+		} else if (fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
 			rc = fn(t, job, &d, &st, err);
+		}
 	}
-	if (rc == CAIRN_OK && errno != 0)
+	if (rc == CAIRN_OK && errno != 0) {
 		rc = cairn_err_sys(err, errno, "read %s/blobs", t->directory);
+	}
 	closedir(dir);
 	return rc;
 }
@@ -296,13 +305,14 @@ enum cairn_code cairn_transfer_import(struct cairn_job *job, void *arg, struct c
 	enum cairn_code rc = open_directory(t, &dir, err);
 	if (rc == CAIRN_OK) rc = open_inside(dir, "blobs", t->directory, &blobs, err);
 	if (rc) return rc;
-	if (blobs < 0)
+	if (blobs < 0) {
 		return cairn_err_set(err, CAIRN_NOT_FOUND,
 				     "%s has no folder \"blobs\", so it is not a content "
 				     "directory; containerd's own is "
 				     "/var/lib/containerd/io.containerd.content.v1.content unless "
 				     "its config says otherwise",
 				     t->directory);
+	}
 	rc = each_blob(t, job, blobs, count_one, err);
 	if (rc == CAIRN_OK) rc = each_blob(t, job, blobs, import_one, err);
 	if (rc == CAIRN_OK) report_records(t, present_in_store);
@@ -320,8 +330,9 @@ static enum cairn_code make_inside(int dir, const char *name, const char *of, in
 	enum cairn_code rc = open_inside(dir, name, of, ret, err);
 	if (rc) return rc;
 	if (*ret < 0) return cairn_err_set(err, CAIRN_INTERNAL, "%s in %s vanished", name, of);
-	if (made && fchmod(*ret, 0755) != 0)
+	if (made && fchmod(*ret, 0755) != 0) {
 		return cairn_err_sys(err, errno, "set the mode of %s in %s", name, of);
+	}
 	return CAIRN_OK;
 }
 
@@ -340,10 +351,11 @@ static void close_target(struct target *target)
 static enum cairn_code open_target(const struct cairn_transfer *t, struct target *ret,
 				   struct cairn_err *err)
 {
-	if (mkdir(t->directory, 0755) == 0)
+	if (mkdir(t->directory, 0755) == 0) {
 		(void)chmod(t->directory, 0755);
-	else if (errno != EEXIST)
+	} else if (errno != EEXIST) {
 		return cairn_err_sys(err, errno, "make %s", t->directory);
+	}
 	enum cairn_code rc = open_directory(t, &ret->dir, err);
 	if (rc == CAIRN_OK) rc = make_inside(ret->dir, "blobs", t->directory, &ret->blobs, err);
 	if (rc == CAIRN_OK) rc = make_inside(ret->dir, "ingest", t->directory, &ret->ingest, err);
@@ -355,9 +367,10 @@ static enum cairn_code target_of(const struct cairn_transfer *t, struct target *
 				 int *ret, struct cairn_err *err)
 {
 	enum cairn_code rc = CAIRN_OK;
-	if (target->alg[alg] < 0)
+	if (target->alg[alg] < 0) {
 		rc = make_inside(target->blobs, cairn_alg_name(alg), t->directory,
 				 &target->alg[alg], err);
+	}
 	if (rc == CAIRN_OK) *ret = target->alg[alg];
 	return rc;
 }
@@ -386,8 +399,9 @@ static enum cairn_code export_one(struct cairn_transfer *t, struct cairn_job *jo
 	}
 	rc = cairn_cache_give(t->cache, &info->digest, path, cairn_job_bytes, job, &how, &cause);
 	if (rc == CAIRN_NOT_FOUND) return CAIRN_OK; /* went while we walked */
-	if (rc == CAIRN_OK && fchmodat(dir, hex, 0444, 0) != 0)
+	if (rc == CAIRN_OK && fchmodat(dir, hex, 0444, 0) != 0) {
 		rc = cairn_err_sys(&cause, errno, "set the mode of %s", path);
+	}
 	if (rc) return count_failure(t, job, &info->digest, info->size, &cause, err);
 	count_outcome(t, job, info->size, how);
 	return CAIRN_OK;
@@ -405,8 +419,9 @@ static enum cairn_code export_all(struct cairn_transfer *t, struct cairn_job *jo
 		if (n == 0) break;
 		after = batch[n - 1].digest;
 		for (size_t i = 0; i < n; i++) {
-			if (rc == CAIRN_OK && cairn_job_stopped(job))
+			if (rc == CAIRN_OK && cairn_job_stopped(job)) {
 				rc = cairn_err_set(err, CAIRN_CANCELLED, "stopped");
+			}
 			if (rc == CAIRN_OK) rc = export_one(t, job, target, &batch[i], err);
 			cairn_blob_info_fini(&batch[i]);
 		}
@@ -420,9 +435,11 @@ static enum cairn_code flush(const struct cairn_transfer *t, const struct target
 {
 	const int fds[] = {target->alg[CAIRN_SHA256], target->alg[CAIRN_SHA512], target->blobs,
 			   target->dir};
-	for (size_t i = 0; i < CAIRN_LEN(fds); i++)
-		if (fds[i] >= 0 && fsync(fds[i]) != 0)
+	for (size_t i = 0; i < CAIRN_LEN(fds); i++) {
+		if (fds[i] >= 0 && fsync(fds[i]) != 0) {
 			return cairn_err_sys(err, errno, "flush %s", t->directory);
+		}
+	}
 	return CAIRN_OK;
 }
 

@@ -112,7 +112,7 @@ def lint():
     shell = [p for p in sources("tools/*", ".ci/*", "tests/*.sh", "tests/*/run") if is_shell(p)]
     check("lint: shellcheck", ["shellcheck", "-x", *shell])
     texts = sources("*.c", "*.h", "*.md", "*.py", "*.proto", "*.yaml", "*.txt", "*.go", "*.[1-9]", "tools/*")
-    check("lint: codespell", ["codespell", "-L", "referenced,cas,ans,wit,te,fo", *texts])
+    check("lint: codespell", ["codespell", "-L", "referenced,cas,ans,wit,te,fo,nd", *texts])
     pythons = sources("*.py")
     compile_all = "import sys\nfor p in sys.argv[1:]: compile(open(p, encoding='utf-8').read(), p, 'exec')"
     check("lint: python compiles", [sys.executable, "-c", compile_all, *pythons])
