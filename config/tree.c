@@ -70,6 +70,7 @@ static enum cairn_code add(struct builder *b, const yaml_event_t *event, enum ca
 	if (kind != CAIRN_NODE_SCALAR && b->depth == CAIRN_TREE_DEPTH_MAX) {
 		return bad(b, line, "values nest too deep");
 	}
+	if (parent == NULL && b->root != NULL) return bad(b, line, "more than one value");
 	struct cairn_node *node = calloc(1, sizeof(*node));
 	if (node == NULL) abort();
 	node->kind = kind;
@@ -86,7 +87,8 @@ static enum cairn_code add(struct builder *b, const yaml_event_t *event, enum ca
 	} else if (parent->first == NULL) {
 		parent->first = parent->last = node;
 	} else {
-		parent->last = parent->last->next = node;
+		parent->last->next = node;
+		parent->last = node;
 	}
 	return CAIRN_OK;
 }
@@ -96,8 +98,9 @@ static enum cairn_code on_scalar(struct builder *b, const yaml_event_t *event, s
 	const yaml_char_t *value = event->data.scalar.value;
 	if (event->data.scalar.anchor != NULL) return bad(b, line, "anchors are not allowed");
 	if (event->data.scalar.tag != NULL) return bad(b, line, "tags are not allowed");
-	if (event->data.scalar.length > CAIRN_CONFIG_TEXT_MAX)
+	if (event->data.scalar.length > CAIRN_CONFIG_TEXT_MAX) {
 		return bad(b, line, "a value too long");
+	}
 	if (memchr(value, '\0', event->data.scalar.length) != NULL) {
 		return bad(b, line, "a value holds a zero byte");
 	}

@@ -147,8 +147,10 @@ static enum cairn_code update(void *arg, struct cairn_call *call, const void *re
 	const Containerd__Services__Content__V1__UpdateRequest *req = request;
 	Containerd__Services__Content__V1__UpdateResponse *resp = response;
 	struct cairn_digest digest;
-	enum cairn_code rc = cairn_content_parse_digest(req->info != NULL ? req->info->digest : "",
-							&digest, err);
+	if (req->info == NULL) {
+		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT, "an Update without info");
+	}
+	enum cairn_code rc = cairn_content_parse_digest(req->info->digest, &digest, err);
 	if (rc) return rc;
 	rc = apply_labels(service, call, &digest, req->info, req->update_mask, err);
 	if (rc) return rc;

@@ -49,7 +49,7 @@ static Cairn__Wire__Timestamp *set_time(Cairn__Wire__Timestamp *ts, int64_t ns)
 static void set_labels(pb_info *pb, const struct cairn_labels *labels)
 {
 	if (labels == NULL || labels->n == 0) return;
-	pb->labels = calloc(labels->n, sizeof(pb->labels[0]) + sizeof(Cairn__Wire__Label));
+	pb->labels = calloc(labels->n, sizeof(void *) + sizeof(Cairn__Wire__Label));
 	if (pb->labels == NULL) abort();
 	Cairn__Wire__Label *entries = (Cairn__Wire__Label *)(void *)(pb->labels + labels->n);
 	for (size_t i = 0; i < labels->n; i++) {
@@ -158,9 +158,9 @@ static void add_statuses(struct cairn_call *call, const struct cairn_ingest_stat
 		if (!cairn_filter_match(filter, ingest_field, &list[i])) continue;
 		if (resp->n_statuses == *room) {
 			*room = *room == 0 ? STATUS_BATCH : 2 * *room;
-			pb_status **grown = cairn_call_alloc(call, *room * sizeof(grown[0]));
+			pb_status **grown = cairn_call_alloc(call, *room * sizeof(void *));
 			if (resp->n_statuses > 0) {
-				memcpy(grown, resp->statuses, resp->n_statuses * sizeof(grown[0]));
+				memcpy(grown, resp->statuses, resp->n_statuses * sizeof(void *));
 			}
 			resp->statuses = grown;
 		}

@@ -76,7 +76,7 @@ enum cairn_code cairn_content_read(void *arg, struct cairn_call *call, const voi
 	struct cairn_blob *blob = NULL;
 	rc = cairn_blob_open(service->cache, &digest, &blob, err);
 	if (rc) return rc;
-	uint64_t begin, end;
+	uint64_t begin = 0, end = 0;
 	rc = clip(req->offset, req->size, cairn_blob_size(blob), &begin, &end, err);
 	if (rc == CAIRN_OK) rc = send_range(call, blob, begin, end, err);
 	cairn_blob_close(blob);

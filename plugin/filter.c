@@ -110,8 +110,9 @@ static enum cairn_code escape(struct parser *p, char quote, char *out, size_t *n
 		v = digits(p, c == 'x' ? 2 : c == 'u' ? 4 : 8, 16);
 		if (v > 0x10ffff) v = -1;
 	}
-	if (v < 0 || (digit(c, 8) >= 0 && v > 255))
+	if (v < 0 || (digit(c, 8) >= 0 && v > 255)) {
 		return bad(p, "an escape that Go does not know");
+	}
 	if (v == 0) return bad(p, "a zero byte");
 	if (c == 'u' || c == 'U') {
 		*n += put_utf8(out + *n, (uint32_t)v);
@@ -182,6 +183,7 @@ static enum cairn_code parse_path(struct parser *p, struct selector *s)
 		char *part = NULL;
 		rc = parse_field(p, &part);
 		if (rc) return rc;
+		if (part == NULL) abort();
 		size_t n = strlen(s->rest);
 		char *joined = realloc(s->rest, n + strlen(part) + 2);
 		if (joined == NULL) abort();

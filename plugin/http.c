@@ -102,7 +102,7 @@ static enum cairn_code split_address(const char *listen_on, char *host, size_t h
 	}
 	memcpy(host, from, n);
 	host[n] = '\0';
-	strcpy(port, colon + 1);
+	memcpy(port, colon + 1, strlen(colon + 1) + 1);
 	return CAIRN_OK;
 }
 
@@ -123,7 +123,7 @@ static int try_listen(const struct addrinfo *ai)
 
 static enum cairn_code open_socket(const char *listen_on, int *ret, struct cairn_err *err)
 {
-	char host[256], port[16];
+	char host[256] = "", port[16] = "";
 	enum cairn_code rc = split_address(listen_on, host, sizeof(host), port, sizeof(port), err);
 	if (rc) return rc;
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};

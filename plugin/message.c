@@ -28,7 +28,7 @@ Cairn__Wire__Label **cairn_message_labels(struct cairn_call *call,
 {
 	*ret_n = 0;
 	if (labels == NULL || labels->n == 0) return NULL;
-	Cairn__Wire__Label **list = cairn_call_alloc(call, labels->n * sizeof(list[0]));
+	Cairn__Wire__Label **list = cairn_call_alloc(call, labels->n * sizeof(void *));
 	for (size_t i = 0; i < labels->n; i++) {
 		Cairn__Wire__Label *label = cairn_call_alloc(call, sizeof(*label));
 		cairn__wire__label__init(label);
