@@ -68,6 +68,9 @@ void ctl_print_json(json_t *object);
 /* A blob as JSON. */
 json_t *ctl_json_blob(const Cairn__V1__Blob *blob);
 json_t *ctl_json_strings(char **list, size_t n);
+
+/* A string, also of text that is not UTF-8, as a path may be: then other bytes become '?'. */
+json_t *ctl_json_text(const char *text);
 const char *ctl_state_name(Cairn__V1__BlobState state);
 
 #endif

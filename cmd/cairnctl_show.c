@@ -1,6 +1,7 @@
 /* cairnctl status, ls, explain: tables with sizes for people on a terminal; in a pipe fields
  * separated by tabs, sizes in bytes, for programs. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cmd/cairnctl.h"
@@ -23,10 +24,23 @@ const char *ctl_state_name(Cairn__V1__BlobState state)
 	}
 }
 
+json_t *ctl_json_text(const char *text)
+{
+	json_t *string = json_string(text);
+	if (string != NULL) return string;
+	char *copy = strdup(text);
+	for (char *p = copy; p != NULL && *p != '\0'; p++) {
+		if ((unsigned char)*p >= 0x80) *p = '?';
+	}
+	string = json_string(copy != NULL ? copy : "");
+	free(copy);
+	return string;
+}
+
 json_t *ctl_json_strings(char **list, size_t n)
 {
 	json_t *array = json_array();
-	for (size_t i = 0; i < n; i++) json_array_append_new(array, json_string(list[i]));
+	for (size_t i = 0; i < n; i++) json_array_append_new(array, ctl_json_text(list[i]));
 	return array;
 }
 
@@ -41,7 +55,7 @@ json_t *ctl_json_blob(const Cairn__V1__Blob *blob)
 	json_t *labels = json_object();
 	for (size_t i = 0; i < blob->n_labels; i++) {
 		json_object_set_new(labels, blob->labels[i]->key,
-				    json_string(blob->labels[i]->value));
+				    ctl_json_text(blob->labels[i]->value));
 	}
 	return json_pack("{s:s, s:I, s:s, s:b, s:I, s:o, s:o, s:o, s:o}", "digest", blob->digest,
 			 "size", (json_int_t)blob->size, "state", ctl_state_name(blob->state),
@@ -90,25 +104,25 @@ static void print_time(const struct ctl *ctl, const char *key, const Cairn__Wire
 static json_t *json_runtime(const Cairn__V1__Runtime *rt)
 {
 	if (rt == NULL) return json_null();
-	return json_pack("{s:s, s:b, s:o, s:I, s:I, s:s}", "address", rt->address, "reachable",
-			 (int)rt->reachable, "last_listing", json_time(rt->last_listing),
-			 "recorded", (json_int_t)rt->recorded, "missing", (json_int_t)rt->missing,
-			 "error", rt->error);
+	return json_pack("{s:o, s:b, s:o, s:I, s:I, s:o}", "address", ctl_json_text(rt->address),
+			 "reachable", (int)rt->reachable, "last_listing",
+			 json_time(rt->last_listing), "recorded", (json_int_t)rt->recorded,
+			 "missing", (json_int_t)rt->missing, "error", ctl_json_text(rt->error));
 }
 
 static json_t *json_status(const Cairn__V1__StatusResponse *r)
 {
 	return json_pack(
-		"{s:s, s:s, s:s, s:o, s:{s:I, s:I}, s:{s:I, s:I}, s:I, s:{s:I, s:I}, s:{s:I, s:I}, "
+		"{s:s, s:o, s:o, s:o, s:{s:I, s:I}, s:{s:I, s:I}, s:I, s:{s:I, s:I}, s:{s:I, s:I}, "
 		"s:o}",
-		"version", r->version, "state_dir", r->state_dir, "listen", r->listen, "started",
-		json_time(r->started_at), "referenced", "blobs", (json_int_t)r->referenced_blobs,
-		"bytes", (json_int_t)r->referenced_bytes, "cached", "blobs",
-		(json_int_t)r->cached_blobs, "bytes", (json_int_t)r->cached_bytes, "damaged",
-		(json_int_t)r->damaged_blobs, "ingests", "open", (json_int_t)r->ingests, "bytes",
-		(json_int_t)r->ingest_bytes, "disk", "total_bytes", (json_int_t)r->disk_total_bytes,
-		"free_bytes", (json_int_t)r->disk_free_bytes, "containerd",
-		json_runtime(r->runtime));
+		"version", r->version, "state_dir", ctl_json_text(r->state_dir), "listen",
+		ctl_json_text(r->listen), "started", json_time(r->started_at), "referenced",
+		"blobs", (json_int_t)r->referenced_blobs, "bytes", (json_int_t)r->referenced_bytes,
+		"cached", "blobs", (json_int_t)r->cached_blobs, "bytes",
+		(json_int_t)r->cached_bytes, "damaged", (json_int_t)r->damaged_blobs, "ingests",
+		"open", (json_int_t)r->ingests, "bytes", (json_int_t)r->ingest_bytes, "disk",
+		"total_bytes", (json_int_t)r->disk_total_bytes, "free_bytes",
+		(json_int_t)r->disk_free_bytes, "containerd", json_runtime(r->runtime));
 }
 
 static void print_runtime(const struct ctl *ctl, const Cairn__V1__Runtime *rt)

@@ -127,9 +127,9 @@ static void print_finding(struct work *w, const Cairn__V1__VerifyFinding *f)
 {
 	w->problems++;
 	if (w->ctl->json) {
-		ctl_print_json(json_pack("{s:s, s:s, s:s, s:s, s:o}", "type", "finding", "digest",
+		ctl_print_json(json_pack("{s:s, s:s, s:s, s:o, s:o}", "type", "finding", "digest",
 					 f->digest, "state", ctl_state_name(f->state), "problem",
-					 f->problem, "remedies",
+					 ctl_json_text(f->problem), "remedies",
 					 ctl_json_strings(f->remedies, f->n_remedies)));
 		return;
 	}
@@ -217,8 +217,8 @@ static void print_failure(struct work *w, const Cairn__V1__TransferFailure *f)
 {
 	w->problems++;
 	if (w->ctl->json) {
-		ctl_print_json(json_pack("{s:s, s:s, s:s}", "type", "failure", "digest", f->digest,
-					 "problem", f->problem));
+		ctl_print_json(json_pack("{s:s, s:s, s:o}", "type", "failure", "digest", f->digest,
+					 "problem", ctl_json_text(f->problem)));
 		return;
 	}
 	clear_bar(w);
@@ -277,13 +277,14 @@ static void print_transferred(struct work *w, const Cairn__V1__TransferProgress 
 	if (w->ctl->json) {
 		json_t *object = json_amounts("done", a);
 		json_t *more = json_pack(
-			"{s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:I, s:I, s:s, s:s}", "linked",
+			"{s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:I, s:I, s:o, s:o}", "linked",
 			(json_int_t)p->linked, "copied", (json_int_t)p->copied, "present",
 			(json_int_t)p->present, "ignored", (json_int_t)p->ignored, "failures",
 			(json_int_t)w->problems, "records_known", (int)p->records_known,
 			"containerd_running", (int)p->runtime_running, "recorded",
 			(json_int_t)p->recorded, "absent", (json_int_t)p->absent_total,
-			"records_path", p->records_path, "records_error", error);
+			"records_path", ctl_json_text(p->records_path), "records_error",
+			ctl_json_text(error));
 		json_object_update(object, more);
 		json_decref(more);
 		print_absent(w, p);

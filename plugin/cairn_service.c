@@ -33,6 +33,7 @@ static enum cairn_code status(void *arg, struct cairn_call *call, const void *re
 	struct cairn_admin_service *service = arg;
 	Cairn__V1__StatusResponse *response = ret;
 	struct cairn_cache_stats stats;
+	cairn_call_offload(call); /* the state of the disk is asked of the disk */
 	cairn_cache_stats(service->cache, &stats);
 	response->version = cairn_call_strdup(call, service->version);
 	response->state_dir = cairn_call_strdup(call, service->state_dir);

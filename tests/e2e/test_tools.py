@@ -6,11 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
+import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from harness import Cairnctl, Cairnd, Containerd, E2E, World, image, main, say, wait_for  # noqa: E402
 from harness.registry import digests  # noqa: E402
 
+TOP = pathlib.Path(__file__).resolve().parents[2]
 VERBS = ["status", "ls", "explain", "verify", "import", "export", "containerd-config"]
 
 
@@ -24,6 +26,29 @@ def damage(path):
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([byte[0] ^ 1]))
     os.chmod(path, mode)
+
+
+class Documents(unittest.TestCase):
+    """What is written is so."""
+
+    def test_man_page_has_every_key_of_the_configuration(self):
+        page = (TOP / "docs/man/cairn.yaml.5").read_text()
+        effective, rest = page.split(".Sh KEYS WITHOUT EFFECT")
+        rows = re.findall(r'^\t\{"([a-z0-9_.]+)", TYPE_(\w+), (?:"(.*?)"|NULL).*?AT\([\w.]+\),\s+(true|false)\}',
+                          (TOP / "config/config.c").read_text(), re.M | re.S)
+        self.assertGreater(len(rows), 40)
+        for key, _, default, idle in rows:
+            with self.subTest(key=key):
+                part = rest if idle == "true" else effective
+                self.assertRegex(part, rf"(?m)^\.It Ic (.* )?{re.escape(key)}( ,.*)? : .*{re.escape(default)}")
+
+    def test_documents_name_only_verbs_that_exist(self):
+        for name in ("README.md", "docs/man/cairnd.8", "docs/man/cairnctl.1", "docs/man/cairn.yaml.5"):
+            text = (TOP / name).read_text()
+            for verb in re.findall(r"(?:sudo |`|Dq )cairnctl (?:--json )?([a-z][a-z-]+)", text):
+                self.assertIn(verb, VERBS, name)
+            for tool in re.findall(r"\btools/([a-z-]+)", text):
+                self.assertTrue((TOP / "tools" / tool).exists(), f"{name}: tools/{tool}")
 
 
 class Tools(E2E):
@@ -291,6 +316,14 @@ class Tools(E2E):
         error = tool.expect(1, "status").stderr
         self.assertIn("nobody answers", error)
         cairnd.start()
+
+    def test_json_of_a_path_that_is_not_utf8(self):
+        w = self.world()
+        w.containerd.pull(w.registry.ref("demo/small:v1"))
+        odd = os.fsdecode(os.fsencode(str(self.folder)) + b"/\xff\xfe")
+        os.mkdir(odd)
+        done = self.cairnctl.json("export", f"{odd}/out")[-1]
+        self.assertIn("/??/io.containerd.metadata.v1.bolt/meta.db", done["records_path"])
 
     def test_json_is_one_object_a_line(self):
         w = self.world()
