@@ -97,8 +97,8 @@ class Restart(E2E):
         layer = image("demo/mid:v1")["layers"][1]
         pull = self.stalled_pull(w, "demo/mid:v1", layer, 6 * MIB)
         w.cairnd.stop()
+        pull.kill()  # see test_cairnd_killed_in_a_pull
         w.front.release()
-        self.assertNotEqual(pull.wait(60), 0)
         w.cairnd.start()
         self.pull_until_ok(w, w.front.ref("demo/mid:v1"))
         self.assertIn(f"bytes={6 * MIB}-", w.front.ranges(layer))
@@ -112,8 +112,9 @@ class Restart(E2E):
         pull = self.stalled_pull(w, LAYER, layer, 67 * MIB)
         wait_for("a checkpoint", lambda: max(w.cairnd.checkpoints(), default=0) >= 60 * MIB, 30)
         w.cairnd.kill()
+        # And ctr: else its end makes containerd abort the ingest, if cairnd is back soon enough to be told.
+        pull.kill()
         w.front.release()
-        self.assertNotEqual(pull.wait(60), 0)
         w.cairnd.start()
         self.pull_until_ok(w, w.front.ref(LAYER))
         resumed = [int(r[6:-1]) for r in w.front.ranges(layer) if r]

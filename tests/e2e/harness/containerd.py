@@ -60,6 +60,17 @@ def snapshotter():
     return "overlayfs" if done.returncode == 0 else "native"
 
 
+def all_of(run, script):
+    """The stdout of a shell script in a container. ctr at times ends before it has read all that the process
+    wrote: the script says when it is through, and is run again if that was not seen."""
+    mark = "\nthat is all\n"
+    for _ in range(5):
+        out = run("{ " + script + "; } && { echo; echo that is all; }")
+        if out.endswith(mark):
+            return out[:-len(mark)]
+    raise AssertionError(f"{script!r} said {out!r}, and not to its end")
+
+
 class Containerd:
     """store: the socket of the content store, None: containerd's own."""
 
@@ -212,10 +223,12 @@ class Containerd:
         group = f"/{pathlib.Path(os.environ['CAIRN_RUN']).name}/{name}"
         return ["run", "--snapshotter", snapshotter(), "--cgroup", group, *more]
 
-    def run(self, ref, script, name=None, ns="default"):
+    def run(self, ref, script, ns="default"):
         """Run a container to its end; its stdout."""
-        name = name or f"once-{os.urandom(4).hex()}"
-        return self.ctr(*self.run_args(name, "--rm"), ref, name, "/bin/sh", "-c", script, ns=ns).stdout
+        def once(marked):
+            name = f"once-{os.urandom(4).hex()}"
+            return self.ctr(*self.run_args(name, "--rm"), ref, name, "/bin/sh", "-c", marked, ns=ns).stdout
+        return all_of(once, script)
 
     def start_container(self, ref, name, ns="default"):
         """A container that sleeps until it is ended."""
@@ -223,7 +236,11 @@ class Containerd:
         self.containers.append((ns, name))
 
     def exec(self, name, script, ns="default"):
-        return self.ctr("tasks", "exec", "--exec-id", os.urandom(4).hex(), name, "/bin/sh", "-c", script, ns=ns).stdout
+        """Run it in a container; its stdout."""
+        def once(marked):
+            identity = os.urandom(4).hex()
+            return self.ctr("tasks", "exec", "--exec-id", identity, name, "/bin/sh", "-c", marked, ns=ns).stdout
+        return all_of(once, script)
 
     def end_container(self, name, ns="default"):
         self.ctr("tasks", "kill", "-s", "SIGKILL", "-a", name, ns=ns, check=False)
