@@ -52,7 +52,7 @@ func dial(socket string) (*grpc.ClientConn, error) {
 	b.MaxDelay = 20 * time.Millisecond
 	return grpc.Dial(socket,
 		grpc.WithInsecure(),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: b}),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: b, MinConnectTimeout: 20 * time.Second}),
 		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", addr)
