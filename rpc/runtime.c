@@ -10,7 +10,9 @@
 #include "base/log.h"
 #include "rpc/call.h"
 
-#define POLLERS_DEFAULT 2
+/* A second one costs: gRPC hands work from one polling thread to the other, each time with a
+ * wake-up, and containerd's one connection is served by one of them at a time anyway. */
+#define POLLERS_DEFAULT 1
 #define WORKERS_DEFAULT 4
 #define THREADS_MAX 256
 
