@@ -240,6 +240,40 @@ static void write__checks_offsets(void **state)
 	OK(get_info(n, digest_text(data, 100), NULL));
 }
 
+static void commit__at_zero_starts_again_unless_all_is_there(void **state)
+{
+	struct node *n = *state;
+	uint8_t data[30];
+	struct cairn_call *call = NULL;
+	struct answer a;
+	OK(start_write(n, "r", 0, &call, NULL));
+	OK(write_at(&call, 0, fill_bytes(data, 30, 31), 30, NULL));
+	OK(commit_at(&call, 0, 0, EMPTY_DIGEST, &a)); /* as after a Truncate(0) */
+	assert_int_equal(a.offset, 0);
+	OK(get_info(n, EMPTY_DIGEST, NULL));
+	assert_int_equal(get_info(n, digest_text(data, 30), NULL), CAIRN_NOT_FOUND);
+}
+
+static void write__only_the_first_ref_counts(void **state)
+{
+	struct node *n = *state;
+	uint8_t data[30];
+	struct cairn_call *call = NULL, *other = NULL;
+	struct cairn_ingest_status *st = calloc(1, sizeof(*st));
+	OK(put_blob(n, "r", fill_bytes(data, 30, 32), 30));
+	OK(start_write(n, "other", 0, &other, NULL));
+	OK(end_write(&other));
+	OK(start_write(n, "own", 0, &call, NULL));
+	pb_write m = write_message(STAT, 0, NULL, 0);
+	m.ref = (char[]){"other"};
+	m.expected = digest_text(data, 30); /* exists: the stream's own ingest is dropped */
+	assert_int_equal(ask(&call, &m, NULL), CAIRN_ALREADY_EXISTS);
+	assert_int_equal(cairn_cache_ingest_status(n->cache, "own", st, &node_err),
+			 CAIRN_NOT_FOUND);
+	OK(cairn_cache_ingest_status(n->cache, "other", st, &node_err));
+	free(st);
+}
+
 static void write__does_not_enforce_total_before_the_commit(void **state)
 {
 	struct node *n = *state;
@@ -907,6 +941,8 @@ int main(void)
 		TEST(write__refuses_bad_first_messages),
 		TEST(write__answers_carry_digest_times_and_total),
 		TEST(write__checks_offsets),
+		TEST(commit__at_zero_starts_again_unless_all_is_there),
+		TEST(write__only_the_first_ref_counts),
 		TEST(write__does_not_enforce_total_before_the_commit),
 		TEST(commit__keeps_the_data_when_size_or_digest_differ),
 		TEST(commit__of_what_exists_says_so_and_frees_the_ref),
