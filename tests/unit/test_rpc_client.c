@@ -9,7 +9,7 @@ static void tcp_and_unix__answer_alike(void **state)
 	snprintf(target, sizeof(target), "127.0.0.1:%d", f->port);
 	OK(cairn_channel_new(f->rpc, target, NULL, &tcp, &err));
 	read_resp *r = NULL;
-	OK(ask(tcp, "echo", 3, 100000, 5000, &r, &err));
+	OK(ask(tcp, "echo", 3, 100000, 20000, &r, &err));
 	assert_int_equal(r->data.len, 100000);
 	free_resp(r);
 	cairn_channel_free(tcp);
@@ -31,7 +31,7 @@ static void headers__reach_the_handler(void **state)
 	assert_int_equal(r->data.len, 5);
 	assert_memory_equal(r->data.data, "first", 5);
 	free_resp(r);
-	OK(cairn_channel_unary(f->channel, UNARY, NULL, 0, 5000, &q.base, &READ_RESP, &m, &err));
+	OK(cairn_channel_unary(f->channel, UNARY, NULL, 0, 20000, &q.base, &READ_RESP, &m, &err));
 	r = (read_resp *)(void *)m;
 	assert_int_equal(r->offset, 0);
 	free_resp(r);
@@ -68,8 +68,8 @@ static void nobody_there__is_unavailable(void **state)
 	struct cairn_call *call;
 	read_resp *r;
 	OK(cairn_channel_new(f->rpc, "unix:/nonexistent/sock", NULL, &channel, &err));
-	assert_int_equal(ask(channel, "echo", 0, 0, 5000, &r, &err), CAIRN_UNAVAILABLE);
-	OK(cairn_channel_open(channel, BIDI, NULL, 0, 5000, &call, &err));
+	assert_int_equal(ask(channel, "echo", 0, 0, 20000, &r, &err), CAIRN_UNAVAILABLE);
+	OK(cairn_channel_open(channel, BIDI, NULL, 0, 20000, &call, &err));
 	assert_int_equal(cairn_call_finish(call, &err), CAIRN_UNAVAILABLE);
 	cairn_channel_free(channel);
 }
@@ -80,13 +80,14 @@ static void channel__reconnects_after_a_restart(void **state)
 	struct cairn_err err;
 	read_resp *r = NULL;
 	for (int i = 0; i < 3; i++) {
-		OK(ask(f->channel, "echo", 0, 10, 5000, &r, &err));
+		OK(ask(f->channel, "echo", 0, 10, 20000, &r, &err));
 		free_resp(r);
 		fixture_stop(f);
-		assert_int_equal(ask(f->channel, "echo", 0, 10, 5000, &r, &err), CAIRN_UNAVAILABLE);
+		assert_int_equal(ask(f->channel, "echo", 0, 10, 20000, &r, &err),
+				 CAIRN_UNAVAILABLE);
 		fixture_start(f);
 		int64_t begun = now_ns();
-		UNTIL(ask(f->channel, "echo", 0, 10, 5000, &r, &err) == CAIRN_OK);
+		UNTIL(ask(f->channel, "echo", 0, 10, 20000, &r, &err) == CAIRN_OK);
 		free_resp(r);
 		assert_true(now_ns() - begun < 8 * INT64_C(1000000000));
 	}
@@ -187,7 +188,7 @@ static void handler__calls_onward_without_a_thread(void **state)
 	OK(cairn_channel_new(f->rpc, f->target, NULL, &f->service.onward, &err));
 	read_resp *r = NULL;
 	for (int i = 0; i < 20; i++) {
-		OK(ask(f->channel, "onward", 0, 5000, 5000, &r, &err));
+		OK(ask(f->channel, "onward", 0, 5000, 20000, &r, &err));
 		assert_int_equal(r->offset, 5000);
 		free_resp(r);
 	}

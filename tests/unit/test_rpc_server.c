@@ -10,7 +10,7 @@ static void unary__answers(void **state)
 	struct fixture *f = *state;
 	struct cairn_err err;
 	read_resp *r = NULL;
-	OK(ask(f->channel, "echo", 7, 1000, 5000, &r, &err));
+	OK(ask(f->channel, "echo", 7, 1000, 20000, &r, &err));
 	assert_int_equal(r->offset, 7);
 	assert_int_equal(r->data.len, 1000);
 	assert_int_equal(r->data.data[999], 0xab);
@@ -23,7 +23,7 @@ static void unary__carries_every_error(void **state)
 	for (int code = 1; code <= 16; code++) {
 		struct cairn_err err;
 		read_resp *r;
-		assert_int_equal(ask(f->channel, "fail", code, 0, 5000, &r, &err), code);
+		assert_int_equal(ask(f->channel, "fail", code, 0, 20000, &r, &err), code);
 		assert_int_equal(err.code, code);
 		assert_string_equal(err.msg, "failed as asked");
 	}
@@ -57,7 +57,7 @@ static void bidi__answers_each_message(void **state)
 	struct cairn_msg *msg;
 	ProtobufCMessage *m;
 	uint8_t data[1000] = {0};
-	OK(cairn_channel_open(f->channel, BIDI, NULL, 0, 5000, &call, &err));
+	OK(cairn_channel_open(f->channel, BIDI, NULL, 0, 20000, &call, &err));
 	for (int i = 1; i <= 100; i++) {
 		write_req q = WRITE_REQ_INIT;
 		q.data.data = data;
@@ -83,7 +83,7 @@ static void unknown_method__is_unimplemented(void **state)
 		struct cairn_err err;
 		read_req q = READ_REQ_INIT;
 		ProtobufCMessage *m;
-		assert_int_equal(cairn_channel_unary(f->channel, paths[i], NULL, 0, 5000, &q.base,
+		assert_int_equal(cairn_channel_unary(f->channel, paths[i], NULL, 0, 20000, &q.base,
 						     &READ_RESP, &m, &err),
 				 CAIRN_UNIMPLEMENTED);
 	}
@@ -141,13 +141,13 @@ static void half_close_without_a_message__is_invalid_argument(void **state)
 	for (size_t i = 0; i < CAIRN_LEN(paths); i++) {
 		struct cairn_err err;
 		struct cairn_call *call;
-		OK(cairn_channel_open(f->channel, paths[i], NULL, 0, 5000, &call, &err));
+		OK(cairn_channel_open(f->channel, paths[i], NULL, 0, 20000, &call, &err));
 		OK(cairn_call_half_close(call, &err));
 		assert_int_equal(cairn_call_finish(call, &err), CAIRN_INVALID_ARGUMENT);
 	}
 	struct cairn_err err;
 	struct cairn_call *call;
-	OK(cairn_channel_open(f->channel, BIDI, NULL, 0, 5000, &call, &err));
+	OK(cairn_channel_open(f->channel, BIDI, NULL, 0, 20000, &call, &err));
 	OK(cairn_call_finish(call, &err));
 }
 
@@ -155,7 +155,7 @@ static void still_answers(struct fixture *f)
 {
 	struct cairn_err err;
 	read_resp *r = NULL;
-	OK(ask(f->channel, "echo", 1, 10, 5000, &r, &err));
+	OK(ask(f->channel, "echo", 1, 10, 20000, &r, &err));
 	free_resp(r);
 }
 
@@ -258,11 +258,11 @@ static struct cairn_call *enter_and_stay(struct fixture *f, enum where where)
 	return call;
 }
 
-/* The best of several tries is what the code can do; the worst tells of the machine's load. */
+/* The best of several tries is what the code can do; the others tell of the machine's load. */
 static void cancel_wakes(struct fixture *f, enum where where)
 {
 	int64_t best = INT64_MAX;
-	for (int i = 0; i < 10; i++) {
+	for (int i = 0; i < 10 || (i < 100 && best > 10 * 1000000); i++) {
 		struct cairn_err err;
 		struct cairn_call *call = enter_and_stay(f, where);
 		int gone = f->service.gone;
@@ -300,19 +300,22 @@ static void cancel__wakes_run_and_the_function_ends_later(void **state)
 {
 	struct fixture *f = *state;
 	cancel_wakes(f, IN_RUN);
-	UNTIL(f->service.runs_done == 10);
+	UNTIL(f->service.runs_done == f->service.entered);
 }
 
 static void deadline__ends_call_and_handler(void **state)
 {
 	struct fixture *f = *state;
-	struct cairn_err err;
-	read_resp *r;
-	int64_t begun = now_ns();
-	assert_int_equal(ask(f->channel, "wait", 0, 3600 * 1000, 50, &r, &err),
-			 CAIRN_DEADLINE_EXCEEDED);
-	assert_true(now_ns() - begun >= 49 * INT64_C(1000000));
-	UNTIL(f->service.gone == 1);
+	/* On a busy machine the deadline may pass before the server has heard of the call. */
+	for (int ms = 50; f->service.entered == 0; ms *= 2) {
+		struct cairn_err err;
+		read_resp *r;
+		int64_t begun = now_ns();
+		assert_int_equal(ask(f->channel, "wait", 0, 3600 * 1000, ms, &r, &err),
+				 CAIRN_DEADLINE_EXCEEDED);
+		assert_true(now_ns() - begun >= (ms - 1) * INT64_C(1000000));
+	}
+	UNTIL(f->service.gone == f->service.entered);
 	assert_int_equal(f->service.last_wake, CAIRN_WAKE_GONE);
 }
 
@@ -324,7 +327,7 @@ static void wait__times_out(void **state)
 	struct cairn_err err;
 	read_resp *r = NULL;
 	int64_t begun = now_ns();
-	OK(ask(f->channel, "wait", 0, 30, 5000, &r, &err));
+	OK(ask(f->channel, "wait", 0, 30, 20000, &r, &err));
 	free_resp(r);
 	assert_true(now_ns() - begun >= 30 * INT64_C(1000000));
 	assert_int_equal(f->service.last_wake, CAIRN_WAKE_TIMEOUT);
@@ -335,7 +338,7 @@ static void signal__wakes_and_is_kept(void **state)
 	struct fixture *f = *state;
 	struct cairn_err err;
 	read_resp *r = NULL;
-	OK(ask(f->channel, "signal-wait", 0, 3600 * 1000, 5000, &r, &err));
+	OK(ask(f->channel, "signal-wait", 0, 3600 * 1000, 20000, &r, &err));
 	assert_int_equal(r->offset, CAIRN_WAKE_SIGNAL);
 	assert_int_equal(r->data.len, 1); /* two signals are one */
 	free_resp(r);
@@ -383,7 +386,7 @@ static void offload__moves_back_and_forth(void **state)
 	read_resp *r = NULL;
 	OK(ask(f->channel, "offload", 0, 500, 20000, &r, &err));
 	free_resp(r);
-	OK(ask(f->channel, "run", 0, 0, 5000, &r, &err));
+	OK(ask(f->channel, "run", 0, 0, 20000, &r, &err));
 	free_resp(r);
 	assert_int_equal(f->service.runs_done, 1);
 }
@@ -637,7 +640,7 @@ static void failing_bidi__reads_before_it_fails(void **state)
 	assert_int_equal(raw_status(fd), CAIRN_FAILED_PRECONDITION);
 	close(fd);
 	struct cairn_call *call;
-	OK(cairn_channel_open(f->channel, FAIL_FIRST, NULL, 0, 5000, &call, &err));
+	OK(cairn_channel_open(f->channel, FAIL_FIRST, NULL, 0, 20000, &call, &err));
 	assert_int_equal(cairn_call_finish(call, &err), CAIRN_FAILED_PRECONDITION);
 }
 
@@ -648,10 +651,10 @@ static void stats__count_every_call(void **state)
 	read_resp *r = NULL;
 	struct cairn_method_stats stats[8];
 	for (int i = 0; i < 5; i++) {
-		OK(ask(f->channel, "echo", 0, 100, 5000, &r, &err));
+		OK(ask(f->channel, "echo", 0, 100, 20000, &r, &err));
 		free_resp(r);
 	}
-	assert_int_equal(ask(f->channel, "fail", CAIRN_NOT_FOUND, 0, 5000, &r, &err),
+	assert_int_equal(ask(f->channel, "fail", CAIRN_NOT_FOUND, 0, 20000, &r, &err),
 			 CAIRN_NOT_FOUND);
 	struct cairn_call *call = ask_stream(f->channel, "wait", 0, 3600 * 1000, 0);
 	UNTIL(f->service.entered == 7);
