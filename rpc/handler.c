@@ -1,11 +1,12 @@
 /* The life of a server call: request, first message, handler, status, over.
  *
- *   requested ──► [message read] ──► handler on a fiber ──► status sent ──► over
+ *   requested ──► decoded ──► handler on a fiber ──► status sent ──► over
  *
- * Unary and server-streaming calls have their one message read before a fiber is made; a bidi
- * handler reads for itself. GRPC_OP_RECV_CLOSE_ON_SERVER is started for every call: by
- * cairn_call_watch before the handler first waits, or else as part of the batch with the status, so
- * that a handler that never waits costs no batch for it. */
+ * gRPC is asked for calls method by method: for unary and server-streaming ones it hands out a call
+ * together with its message, which saves a batch and a wake-up of a polling thread. A bidi handler
+ * reads for itself. GRPC_OP_RECV_CLOSE_ON_SERVER is started for every call: by cairn_call_watch
+ * before the handler first waits, or else as part of the batch with the status, so that a handler
+ * that never waits costs one batch in all. */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -181,81 +182,44 @@ static enum cairn_code decode(struct cairn_call *call)
 	return CAIRN_OK;
 }
 
-static void request_read(struct cairn_tag *tag, bool ok)
-{
-	(void)ok;
-	struct cairn_call *call = CAIRN_CALL_OF(tag, op);
-	enum cairn_code rc = decode(call);
-	if (rc != CAIRN_OK) {
-		fail(call, rc);
-	} else {
-		start_handler(call);
-	}
-	cairn_call_drop(call);
-}
-
-static void read_request(struct cairn_call *call)
-{
-	grpc_op op = {.op = GRPC_OP_RECV_MESSAGE};
-	op.data.recv_message.recv_message = &call->in;
-	(void)cairn_call_start(call, &op, 1, &call->op, request_read);
-}
-
 /* ---- a new call ------------------------------------------------------------------------------ */
 
-static int compare_path(const char *path, const uint8_t *s, size_t n)
+static enum cairn_code unknown_method(struct cairn_call *call)
 {
-	size_t len = strlen(path);
-	int d = memcmp(s, path, n < len ? n : len);
-	return d != 0 ? d : (n > len) - (n < len);
+	grpc_slice path = call->details.method;
+	int n = GRPC_SLICE_LENGTH(path) > 128 ? 128 : (int)GRPC_SLICE_LENGTH(path);
+	return cairn_err_set(&call->err, CAIRN_UNIMPLEMENTED, "this server has no method %.*s", n,
+			     (const char *)GRPC_SLICE_START_PTR(path));
 }
 
-static struct cairn_service_method *find_method(struct cairn_rpc_server *server, grpc_slice path)
+/* What can be refused before the handler runs; else its request is decoded. */
+static enum cairn_code admit(struct cairn_call *call, size_t active)
 {
-	const uint8_t *s = GRPC_SLICE_START_PTR(path);
-	size_t n = GRPC_SLICE_LENGTH(path), low = 0, high = server->n_methods;
-	while (low < high) {
-		size_t mid = low + (high - low) / 2;
-		int d = compare_path(server->methods[mid].m->path, s, n);
-		if (d == 0) return &server->methods[mid];
-		if (d < 0) {
-			high = mid;
-		} else {
-			low = mid + 1;
-		}
+	if (call->method == NULL) return unknown_method(call);
+	if (active > CAIRN_RPC_HANDLERS_MAX) {
+		call->recv_ended = true; /* a bidi call's first message is not waited for */
+		return cairn_err_set(&call->err, CAIRN_RESOURCE_EXHAUSTED,
+				     "%d calls are being served already: try again later",
+				     CAIRN_RPC_HANDLERS_MAX);
 	}
-	return NULL;
+	return call->method->m->bidi != NULL ? CAIRN_OK : decode(call);
 }
 
 static void begin_call(struct cairn_call *call, size_t active)
 {
-	struct cairn_rpc_server *server = call->server;
-	grpc_slice path = call->details.method;
 	call->start_ns = cairn_monotonic_ns();
-	struct cairn_service_method *m = find_method(server, path);
-	if (m == NULL) {
-		int n = GRPC_SLICE_LENGTH(path) > 128 ? 128 : (int)GRPC_SLICE_LENGTH(path);
-		fail(call, cairn_err_set(&call->err, CAIRN_UNIMPLEMENTED,
-					 "this server has no method %.*s", n,
-					 (const char *)GRPC_SLICE_START_PTR(path)));
-		return;
-	}
-	call->method = m;
-	cairn_method_begin(m);
-	if (active > CAIRN_RPC_HANDLERS_MAX) {
-		call->recv_ended = true; /* do not wait for its first message */
-		fail(call, cairn_err_set(&call->err, CAIRN_RESOURCE_EXHAUSTED,
-					 "%d calls are being served already: try again later",
-					 CAIRN_RPC_HANDLERS_MAX));
-	} else if (m->m->bidi != NULL) {
+	if (call->method != NULL) cairn_method_begin(call->method);
+	enum cairn_code rc = admit(call, active);
+	if (rc == CAIRN_OK) {
 		start_handler(call);
 	} else {
-		read_request(call);
+		fail(call, rc);
 	}
 }
 
 static void discard(struct cairn_call *call)
 {
+	if (call->in != NULL) grpc_byte_buffer_destroy(call->in);
 	grpc_metadata_array_destroy(&call->metadata);
 	grpc_call_details_destroy(&call->details);
 	cairn_call_unref(call);
@@ -265,7 +229,7 @@ static void requested(struct cairn_tag *tag, bool ok)
 {
 	struct cairn_call *call = CAIRN_CALL_OF(tag, request);
 	struct cairn_rpc_server *server = call->server;
-	if (ok && !cairn_server_draining(server)) cairn_server_request(server);
+	if (ok && !cairn_server_draining(server)) cairn_server_request(server, call->method);
 	if (!ok) discard(call);
 	pthread_mutex_lock(&server->mu);
 	server->requested--;
@@ -276,10 +240,25 @@ static void requested(struct cairn_tag *tag, bool ok)
 	if (ok) begin_call(call, active);
 }
 
-void cairn_server_request(struct cairn_rpc_server *server)
+static grpc_call_error request_call(struct cairn_call *call)
+{
+	struct cairn_rpc_server *server = call->server;
+	grpc_completion_queue *cq = server->rpc->cq;
+	if (call->method == NULL) {
+		return grpc_server_request_call(server->server, &call->call, &call->details,
+						&call->metadata, cq, cq, &call->request);
+	}
+	return grpc_server_request_registered_call(
+		server->server, call->method->registered, &call->call, &call->details.deadline,
+		&call->metadata, call->method->m->bidi != NULL ? NULL : &call->in, cq, cq,
+		&call->request);
+}
+
+void cairn_server_request(struct cairn_rpc_server *server, struct cairn_service_method *method)
 {
 	struct cairn_call *call = cairn_call_new(server->rpc);
 	call->server = server;
+	call->method = method;
 	call->on_over = call_over;
 	grpc_call_details_init(&call->details);
 	grpc_metadata_array_init(&call->metadata);
@@ -287,9 +266,7 @@ void cairn_server_request(struct cairn_rpc_server *server)
 	server->requested++;
 	pthread_mutex_unlock(&server->mu);
 	cairn_tag_arm(&call->request, requested);
-	grpc_call_error rc = grpc_server_request_call(server->server, &call->call, &call->details,
-						      &call->metadata, server->rpc->cq,
-						      server->rpc->cq, &call->request);
+	grpc_call_error rc = request_call(call);
 	if (rc != GRPC_CALL_OK) {
 		cairn_log(CAIRN_LOG_ERROR, "rpc_request",
 			  CAIRN_STR("err", grpc_call_error_to_string(rc)));

@@ -54,11 +54,12 @@ static enum cairn_code make_socket(struct cairn_unix_listener *l, struct cairn_e
 	if (l->fd < 0) return cairn_err_sys(err, errno, "listen on %s: socket", l->path);
 	/* Linux makes the file with the mode of the unbound socket, less the umask: there is no
 	 * instant at which others may connect, and no process-wide umask to change. */
-	if (fchmod(l->fd, 0600) != 0 ||
-	    bind(l->fd, (const struct sockaddr *)&addr, sizeof(addr)) != 0 ||
-	    chmod(l->path, 0600) != 0 || lstat(l->path, &st) != 0 ||
+	bool made = fchmod(l->fd, 0600) == 0 &&
+		    bind(l->fd, (const struct sockaddr *)&addr, sizeof(addr)) == 0;
+	if (!made || chmod(l->path, 0600) != 0 || lstat(l->path, &st) != 0 ||
 	    listen(l->fd, SOMAXCONN) != 0) {
 		enum cairn_code rc = cairn_err_sys(err, errno, "listen on %s", l->path);
+		if (made) (void)unlink(l->path);
 		close(l->fd);
 		return rc;
 	}

@@ -115,21 +115,26 @@ enum cairn_code cairn_rpc_server_listen_tcp(struct cairn_rpc_server *server, con
 	return CAIRN_OK;
 }
 
-static int by_path(const void *a, const void *b)
-{
-	const struct cairn_service_method *x = a, *y = b;
-	return strcmp(x->m->path, y->m->path);
-}
-
 enum cairn_code cairn_rpc_server_start(struct cairn_rpc_server *server, struct cairn_err *err)
 {
 	assert(!server->started);
-	if (server->n_methods > 0) {
-		qsort(server->methods, server->n_methods, sizeof(server->methods[0]), by_path);
+	for (size_t i = 0; i < server->n_methods; i++) {
+		const struct cairn_method *m = server->methods[i].m;
+		server->methods[i].registered = grpc_server_register_method(
+			server->server, m->path, NULL,
+			m->bidi != NULL ? GRPC_SRM_PAYLOAD_NONE
+					: GRPC_SRM_PAYLOAD_READ_INITIAL_BYTE_BUFFER,
+			0);
+		assert(server->methods[i].registered != NULL); /* NULL: added twice */
 	}
 	grpc_server_start(server->server);
 	server->started = true;
-	for (size_t i = 0; i < REQUESTS; i++) cairn_server_request(server);
+	for (size_t k = 0; k < REQUESTS; k++) {
+		cairn_server_request(server, NULL);
+		for (size_t i = 0; i < server->n_methods; i++) {
+			cairn_server_request(server, &server->methods[i]);
+		}
+	}
 	return cairn_accept_start(server, err);
 }
 

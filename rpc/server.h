@@ -17,6 +17,7 @@
 struct cairn_service_method {
 	const struct cairn_method *m;
 	void *service;
+	void *registered; /* gRPC's handle */
 	/* figures; relaxed, each exact on its own */
 	_Atomic uint64_t by_code[17], active, latency_us_sum, latency_count;
 	_Atomic uint64_t buckets[CAIRN_RPC_BUCKETS]; /* not cumulative */
@@ -34,7 +35,7 @@ struct cairn_rpc_server {
 	struct cairn_rpc *rpc;
 	grpc_server *server;
 	grpc_server_credentials *plain;
-	struct cairn_service_method *methods; /* sorted by path once started */
+	struct cairn_service_method *methods; /* fixed once started */
 	size_t n_methods;
 	void (*on_connect)(void *arg, pid_t pid); /* NULL: nobody asks */
 	void *on_connect_arg;
@@ -61,8 +62,9 @@ static inline bool cairn_server_draining(const struct cairn_rpc_server *server)
 /* From now on the call hears of a drain. */
 void cairn_server_add_waiter(struct cairn_rpc_server *server, struct cairn_call *call);
 
-/* handler.c: ask gRPC for one more call. Counts in requested. */
-void cairn_server_request(struct cairn_rpc_server *server);
+/* handler.c: ask gRPC for one more call of the method; NULL: of any that we do not have. Counts in
+ * requested. */
+void cairn_server_request(struct cairn_rpc_server *server, struct cairn_service_method *method);
 
 /* stats.c */
 void cairn_method_begin(struct cairn_service_method *m);
