@@ -36,9 +36,10 @@ static enum cairn_code copy_hashed(struct copying *k, struct cairn_err *err)
 {
 	struct cairn_hasher h;
 	enum cairn_code code = CAIRN_OK;
-	if (k->to < 0)
+	if (k->to < 0) {
 		return hash_file(k->from, k->size, k->digest.alg, &k->chain, k->progress, k->arg,
 				 &k->digest, err);
+	}
 	uint8_t *buf = mem_zero(PIECE);
 	cairn_hasher_init(&h, (enum cairn_alg)k->digest.alg);
 	while (h.length < k->size && code == CAIRN_OK) {
@@ -91,8 +92,9 @@ static enum cairn_code open_source(struct adopting *a, struct cairn_err *err)
 	a->copy.from = open(a->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	if (a->copy.from < 0) return cairn_err_sys(err, errno, "open %s", a->path);
 	if (fstat(a->copy.from, &st) != 0) return cairn_err_sys(err, errno, "look at %s", a->path);
-	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size > CAIRN_BLOB_SIZE_MAX)
+	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size > CAIRN_BLOB_SIZE_MAX) {
 		return cairn_err_set(err, CAIRN_DATA_LOSS, "%s is no file of a blob", a->path);
+	}
 	a->copy.size = (uint64_t)st.st_size;
 	return CAIRN_OK;
 }
@@ -105,12 +107,14 @@ static bool link_source(struct adopting *a)
 	int dir = a->cache->ingest_fd;
 	snprintf(self, sizeof(self), "/proc/self/fd/%d", a->copy.from);
 	if (linkat(AT_FDCWD, self, dir, a->name, AT_SYMLINK_FOLLOW) != 0 &&
-	    linkat(AT_FDCWD, a->path, dir, a->name, 0) != 0)
+	    linkat(AT_FDCWD, a->path, dir, a->name, 0) != 0) {
 		return false;
+	}
 	if (fstat(a->copy.from, &mine) == 0 &&
 	    fstatat(dir, a->name, &linked, AT_SYMLINK_NOFOLLOW) == 0 &&
-	    mine.st_ino == linked.st_ino && mine.st_dev == linked.st_dev)
+	    mine.st_ino == linked.st_ino && mine.st_dev == linked.st_dev) {
 		return true;
+	}
 	(void)unlinkat(dir, a->name, 0);
 	return false;
 }
@@ -125,8 +129,9 @@ static enum cairn_code take_file(struct adopting *a, struct cairn_err *err)
 	if (!a->linked) {
 		a->copy.to = openat(a->cache->ingest_fd, a->name,
 				    O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-		if (a->copy.to < 0)
+		if (a->copy.to < 0) {
 			return cairn_err_sys(err, errno, "make a file in %s/ingest", a->cache->dir);
+		}
 	}
 	enum cairn_code code = copy_hashed(&a->copy, err);
 	if (code != CAIRN_OK) return cairn_err_wrap(err, "adopt %s", a->path);
@@ -165,8 +170,9 @@ enum cairn_code cairn_cache_adopt(struct cairn_cache *c, const struct cairn_dige
 				  const char *path, progress_fn *progress, void *arg,
 				  enum cairn_adopt *ret, struct cairn_err *err)
 {
-	if (cairn_alg_bytes(digest->alg) == 0)
+	if (cairn_alg_bytes(digest->alg) == 0) {
 		return cairn_err_set(err, CAIRN_INTERNAL, "adopt %s: no digest", path);
+	}
 	if (is_present(c, digest)) {
 		*ret = CAIRN_ADOPT_PRESENT;
 		return CAIRN_OK;
@@ -195,8 +201,9 @@ static void keep_proof(struct cairn_cache *c, struct blob *b, const struct stat 
 	struct generation was = generation_of(before), is = generation_of(&after);
 	lock(&c->read_mu);
 	if (generation_equal(&b->generation, &was) && was.mtime_ns == is.mtime_ns &&
-	    was.size == is.size)
+	    was.size == is.size) {
 		b->generation = is;
+	}
 	unlock(&c->read_mu);
 }
 
@@ -216,7 +223,7 @@ static enum cairn_code give_copy(struct cairn_cache *c, struct blob *b, int fd, 
 {
 	char *temp = mem_zero(strlen(path) + sizeof(".cairn-tmp"));
 	struct cairn_err why;
-	strcpy(stpcpy(temp, path), ".cairn-tmp");
+	snprintf(temp, strlen(path) + sizeof(".cairn-tmp"), "%s.cairn-tmp", path);
 	k->from = fd;
 	k->to = open(temp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0444);
 	enum cairn_code code = CAIRN_OK;
@@ -280,9 +287,10 @@ enum cairn_code cairn_cache_give(struct cairn_cache *c, const struct cairn_diges
 	struct blob *b = blob_find_locked(c, digest);
 	if (b != NULL) blob_ref(b);
 	unlock(&c->mu);
-	if (b == NULL)
+	if (b == NULL) {
 		return cairn_err_set(err, CAIRN_NOT_FOUND, "blob %s is not here",
 				     cairn_digest_format(digest, text));
+	}
 	k.size = b->size;
 	k.digest.alg = digest->alg;
 	chain_init(&k.chain, digest->alg);

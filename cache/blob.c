@@ -67,8 +67,9 @@ static void unlink_job(struct cairn_cache *c, struct job *job)
 	bool free_name = blob_find_locked(c, &b->digest) == NULL;
 	unlock(&c->mu);
 	/* Somebody may have published the digest again: then the name is his. */
-	if (free_name)
+	if (free_name) {
 		(void)unlinkat(c->blob_fds[b->digest.alg], cairn_digest_hex(&b->digest, hex), 0);
+	}
 	unlock(name);
 	file_detach(c, b);
 	blob_unref(b);
@@ -86,8 +87,9 @@ static void drop_locked(struct cairn_cache *c, struct blob *b)
 /* Nobody may need a damaged blob that nobody records. */
 void blob_drop_if_useless_locked(struct cairn_cache *c, struct blob *b)
 {
-	if (!b->gone && b->damaged && b->state == CAIRN_BLOB_CACHED && b->pins == 0)
+	if (!b->gone && b->damaged && b->state == CAIRN_BLOB_CACHED && b->pins == 0) {
 		drop_locked(c, b);
+	}
 }
 
 void blob_pin_locked(struct blob *b)
@@ -161,10 +163,11 @@ enum cairn_code blob_damaged(struct cairn_cache *c, struct blob *b, const char *
 	blob_set_damaged_locked(c, b, true);
 	bool dropped = b->gone;
 	unlock(&c->mu);
-	if (first)
+	if (first) {
 		cairn_log(CAIRN_LOG_ERROR, "blob_damaged",
 			  CAIRN_STR("digest", cairn_digest_format(&b->digest, text)),
 			  CAIRN_STR("why", why), CAIRN_STR("action", dropped ? "dropped" : "kept"));
+	}
 	return blob_damage_err(b, why, err);
 }
 

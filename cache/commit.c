@@ -36,13 +36,15 @@ static enum cairn_code check_locked(const struct ingest *ing, const struct commi
 	const struct cairn_digest *have = ing->blob != NULL ? &ing->blob->digest : &ing->running;
 	enum cairn_code code = check_offset(ing, k, err);
 	if (code != CAIRN_OK) return code;
-	if (k->total > 0 && k->total != ing->offset)
+	if (k->total > 0 && k->total != ing->offset) {
 		return cairn_err_set(
 			err, CAIRN_FAILED_PRECONDITION,
 			"commit of ingest \"%.128s\": it has %llu bytes, expected are %llu",
 			ing->ref, (unsigned long long)ing->offset, (unsigned long long)k->total);
-	if (k->expected.alg == have->alg && !cairn_digest_equal(&k->expected, have))
+	}
+	if (k->expected.alg == have->alg && !cairn_digest_equal(&k->expected, have)) {
 		return wrong_digest(ing, have, &k->expected, err);
+	}
 	return CAIRN_OK;
 }
 
@@ -111,12 +113,14 @@ static enum cairn_code rehash(struct cairn_cache *c, const struct ingest *ing, s
 	chain_init(&n->chain, expected->alg);
 	code = hash_file(n->data->fd, n->size, expected->alg, &n->chain, NULL, NULL, &n->digest,
 			 err);
-	if (code == CAIRN_DATA_LOSS)
+	if (code == CAIRN_DATA_LOSS) {
 		return cairn_err_set(err, CAIRN_INTERNAL,
 				     "ingest \"%.128s\": its data cannot be read", ing->ref);
+	}
 	if (code != CAIRN_OK) return code;
-	if (!cairn_digest_equal(&n->digest, expected))
+	if (!cairn_digest_equal(&n->digest, expected)) {
 		return wrong_digest(ing, &n->digest, expected, err);
+	}
 	return CAIRN_OK;
 }
 
@@ -148,9 +152,10 @@ static enum cairn_code publish_and_finish(struct cairn_ingest *s, const struct c
 	struct cairn_cache *c = s->cache;
 	struct blob *b;
 	enum cairn_code code = rehash(c, s->ingest, n, &k->expected, err);
-	if (code == CAIRN_OK)
+	if (code == CAIRN_OK) {
 		code = ingest_publish_data(c, s->ingest, n->data, &n->digest, n->size, &n->chain,
 					   &b, err);
+	}
 	if (code != CAIRN_OK) return code;
 	lock(&c->mu);
 	bool current = session_current_locked(s) && s->ingest->blob == b;

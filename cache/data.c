@@ -51,10 +51,11 @@ enum cairn_code data_open(struct cairn_cache *c, struct ingest_data *d, struct c
 	if (d->fd >= 0) return CAIRN_OK;
 	int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | (d->file ? 0 : O_CREAT | O_EXCL);
 	d->fd = openat(c->ingest_fd, data_name(d, name), flags, 0600);
-	if (d->fd < 0)
+	if (d->fd < 0) {
 		return cairn_err_sys(err, errno,
 				     "open the data of an unfinished ingest, %s/ingest/%s", c->dir,
 				     name);
+	}
 	d->file = true;
 	return CAIRN_OK;
 }
@@ -67,8 +68,9 @@ void data_close(struct ingest_data *d)
 
 static enum cairn_code write_err(struct cairn_cache *c, int errnum, struct cairn_err *err)
 {
-	if (errnum == ENOSPC || errnum == EDQUOT)
+	if (errnum == ENOSPC || errnum == EDQUOT) {
 		return cairn_err_sys(err, errnum, "write to %s: free space there", c->dir);
+	}
 	return cairn_err_sys(err, errnum, "write to %s", c->dir);
 }
 

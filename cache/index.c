@@ -50,8 +50,9 @@ enum cairn_code index_error(struct index *x, int rc, const char *what, struct ca
 	enum cairn_code code = CAIRN_INTERNAL;
 	if (is_damage(rc)) code = CAIRN_DATA_LOSS;
 	int sys = x->db != NULL ? sqlite3_system_errno(x->db) : 0;
-	if ((rc & 0xff) == SQLITE_FULL || sys == ENOSPC || sys == EDQUOT)
+	if ((rc & 0xff) == SQLITE_FULL || sys == ENOSPC || sys == EDQUOT) {
 		code = CAIRN_RESOURCE_EXHAUSTED;
+	}
 	return cairn_err_set(err, code, "index %s: %s: %s", x->path, what, text);
 }
 
@@ -122,13 +123,15 @@ static int check_schema(struct index *x, int64_t *version)
 static int prepare(struct index *x)
 {
 	int rc = SQLITE_OK;
-	for (size_t i = 0; i < INDEX_STMTS && rc == SQLITE_OK; i++)
+	for (size_t i = 0; i < INDEX_STMTS && rc == SQLITE_OK; i++) {
 		rc = sqlite3_prepare_v3(x->db, statements[i], -1, SQLITE_PREPARE_PERSISTENT,
 					&x->stmts[i], NULL);
+	}
 	if (rc == SQLITE_OK) rc = sqlite3_open_v2(x->path, &x->reader, SQLITE_OPEN_READWRITE, NULL);
-	if (rc == SQLITE_OK)
+	if (rc == SQLITE_OK) {
 		rc = sqlite3_prepare_v3(x->reader, "SELECT states FROM chain WHERE digest=?", -1,
 					SQLITE_PREPARE_PERSISTENT, &x->get_chain, NULL);
+	}
 	return rc;
 }
 
@@ -207,11 +210,12 @@ static enum cairn_code open_or_rebuild(struct index *x, int64_t now_ns, enum ind
 	int64_t version = 0;
 	const char *what;
 	int rc = open_db(x, &clean, &version, &what);
-	if (rc == SQLITE_OK && version > INDEX_SCHEMA)
+	if (rc == SQLITE_OK && version > INDEX_SCHEMA) {
 		return cairn_err_set(err, CAIRN_FAILED_PRECONDITION,
 				     "index %s has schema %lld, this program knows up to %d: "
 				     "run the release that wrote it, or a newer one",
 				     x->path, (long long)version, INDEX_SCHEMA);
+	}
 	if (rc == SQLITE_OK) {
 		*found = version == 0 ? INDEX_NEW : clean ? INDEX_CLEAN : INDEX_UNCLEAN;
 		return CAIRN_OK;
@@ -263,8 +267,9 @@ enum cairn_code index_mark(struct index *x, bool clean, struct cairn_err *err)
 	snprintf(sql, sizeof(sql),
 		 "PRAGMA synchronous=FULL; UPDATE meta SET value=%d WHERE key='clean'", clean);
 	int rc = run(x, sql);
-	if (rc == SQLITE_OK)
+	if (rc == SQLITE_OK) {
 		rc = sqlite3_wal_checkpoint_v2(x->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+	}
 	if (rc == SQLITE_OK) rc = run(x, "PRAGMA synchronous=NORMAL");
 	return rc == SQLITE_OK ? CAIRN_OK : index_error(x, rc, "mark and flush", err);
 }

@@ -120,23 +120,28 @@ enum cairn_code session_over(const struct cairn_ingest *s, struct cairn_err *err
 
 static enum cairn_code check_spec(const struct cairn_ingest_spec *spec, struct cairn_err *err)
 {
-	if (spec->ref == NULL || spec->ref[0] == '\0')
+	if (spec->ref == NULL || spec->ref[0] == '\0') {
 		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT, "ingest without a ref");
-	if (strlen(spec->ref) > CAIRN_REF_MAX)
+	}
+	if (strlen(spec->ref) > CAIRN_REF_MAX) {
 		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
 				     "ref \"%.64s...\" has %zu bytes, at most %d are allowed",
 				     spec->ref, strlen(spec->ref), CAIRN_REF_MAX);
-	if (spec->owner != NULL && strlen(spec->owner) > CAIRN_OWNER_MAX)
+	}
+	if (spec->owner != NULL && strlen(spec->owner) > CAIRN_OWNER_MAX) {
 		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
 				     "owner \"%.64s...\" has %zu bytes, at most %d are allowed",
 				     spec->owner, strlen(spec->owner), CAIRN_OWNER_MAX);
-	if (spec->total > CAIRN_BLOB_SIZE_MAX)
+	}
+	if (spec->total > CAIRN_BLOB_SIZE_MAX) {
 		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
 				     "total of %llu bytes: at most %lld are allowed",
 				     (unsigned long long)spec->total,
 				     (long long)CAIRN_BLOB_SIZE_MAX);
-	if (spec->want.alg != 0 && cairn_alg_bytes(spec->want.alg) == 0)
+	}
+	if (spec->want.alg != 0 && cairn_alg_bytes(spec->want.alg) == 0) {
 		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT, "unknown digest algorithm");
+	}
 	return CAIRN_OK;
 }
 
@@ -196,12 +201,14 @@ static enum cairn_code open_locked(struct cairn_cache *c, const struct cairn_ing
 	bool found;
 	size_t at = ingest_search_locked(c, spec->ref, &found);
 	struct ingest *ing = found ? c->ingests[at] : NULL;
-	if (found && ing->session != NULL)
+	if (found && ing->session != NULL) {
 		return cairn_err_set(err, CAIRN_UNAVAILABLE,
 				     "ref \"%.128s\" is locked by another writer", spec->ref);
-	if (!found && c->ingests_n >= CAIRN_INGESTS_MAX)
+	}
+	if (!found && c->ingests_n >= CAIRN_INGESTS_MAX) {
 		return cairn_err_set(err, CAIRN_RESOURCE_EXHAUSTED,
 				     "%d unfinished ingests: abort some first", CAIRN_INGESTS_MAX);
+	}
 	if (found) {
 		resume_locked(c, ing, spec);
 	} else {
@@ -361,8 +368,9 @@ size_t cairn_cache_next_ingest(struct cairn_cache *c, const char *after,
 	size_t n = 0;
 	lock(&c->mu);
 	size_t at = after != NULL ? ingest_search_locked(c, after, &found) : 0;
-	for (at += found; at < c->ingests_n && n < max; at++, n++)
+	for (at += found; at < c->ingests_n && n < max; at++, n++) {
 		ingest_fill_locked(c->ingests[at], &ret[n]);
+	}
 	unlock(&c->mu);
 	return n;
 }

@@ -56,20 +56,23 @@ static bool named(const struct cairn_label *list, size_t n, const char *key)
 
 static enum cairn_code check(const struct cairn_label *list, size_t n, struct cairn_err *err)
 {
-	if (n > CAIRN_LABELS_MAX)
+	if (n > CAIRN_LABELS_MAX) {
 		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
 				     "%zu labels: at most %d are kept for one blob", n,
 				     CAIRN_LABELS_MAX);
+	}
 	for (size_t i = 0; i < n; i++) {
 		size_t value = list[i].value != NULL ? strlen(list[i].value) : 0;
-		if (list[i].key == NULL || list[i].key[0] == '\0')
+		if (list[i].key == NULL || list[i].key[0] == '\0') {
 			return cairn_err_set(err, CAIRN_INVALID_ARGUMENT, "label without a key");
-		if (strlen(list[i].key) + value > CAIRN_LABEL_BYTES_MAX)
+		}
+		if (strlen(list[i].key) + value > CAIRN_LABEL_BYTES_MAX) {
 			return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
 					     "label \"%.64s\": key and value have %zu bytes, at "
 					     "most %d are allowed",
 					     list[i].key, strlen(list[i].key) + value,
 					     CAIRN_LABEL_BYTES_MAX);
+		}
 	}
 	return CAIRN_OK;
 }
@@ -86,8 +89,9 @@ enum cairn_code labels_change(const struct cairn_labels *old, const struct cairn
 		if (!named(list, n, old->list[i].key)) all[m++] = old->list[i];
 	}
 	for (size_t i = 0; i < n; i++) {
-		if (is_set(&list[i]) && !named(list + i + 1, n - i - 1, list[i].key))
+		if (is_set(&list[i]) && !named(list + i + 1, n - i - 1, list[i].key)) {
 			all[m++] = list[i];
+		}
 	}
 	if (m > CAIRN_LABELS_MAX) {
 		code = cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
@@ -104,8 +108,9 @@ void *labels_pack(const struct cairn_labels *l, size_t *len)
 {
 	*len = 0;
 	if (l == NULL) return NULL;
-	for (size_t i = 0; i < l->n; i++)
+	for (size_t i = 0; i < l->n; i++) {
 		*len += strlen(l->list[i].key) + strlen(l->list[i].value) + 2;
+	}
 	char *data = mem_zero(*len), *p = data;
 	for (size_t i = 0; i < l->n; i++) {
 		p = stpcpy(p, l->list[i].key) + 1;

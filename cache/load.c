@@ -201,8 +201,9 @@ enum cairn_code load_store(struct cairn_cache *c, struct cairn_err *err)
 	l.unclean = found != INDEX_CLEAN;
 	l.damaged = found == INDEX_DAMAGED;
 	code = load_rows(&l, err);
-	for (uint8_t alg = CAIRN_SHA256; alg <= CAIRN_SHA512 && code == CAIRN_OK; alg++)
+	for (uint8_t alg = CAIRN_SHA256; alg <= CAIRN_SHA512 && code == CAIRN_OK; alg++) {
 		code = scan_blobs(&l, alg, err);
+	}
 	if (code == CAIRN_OK) judge_all(&l);
 	if (code == CAIRN_OK) code = load_ingests(&l, err);
 	if (code == CAIRN_OK) code = mark_open(&l, err);
@@ -210,7 +211,7 @@ enum cairn_code load_store(struct cairn_cache *c, struct cairn_err *err)
 	c->stats.rebuilt = l.damaged || (found == INDEX_NEW && l.found_files > 0);
 	c->stats.recovered = found == INDEX_UNCLEAN || c->stats.rebuilt;
 	if (code != CAIRN_OK) return code;
-	if (c->stats.recovered || l.found_files > 0)
+	if (c->stats.recovered || l.found_files > 0) {
 		cairn_log(CAIRN_LOG_WARN, "store_recovered",
 			  CAIRN_STR("why", c->stats.rebuilt ? "no index"
 					   : l.unclean	    ? "unclean end"
@@ -218,5 +219,6 @@ enum cairn_code load_store(struct cairn_cache *c, struct cairn_err *err)
 			  CAIRN_NUM("referenced", c->stats.referenced_blobs),
 			  CAIRN_NUM("files_without_row", l.found_files),
 			  CAIRN_NUM("damaged", c->stats.damaged_blobs));
+	}
 	return CAIRN_OK;
 }

@@ -169,8 +169,10 @@ static bool is_ours(const struct loading *l, const char *name)
 {
 	for (size_t i = 0; i < l->ingests_n; i++) {
 		const struct kept_ingest *k = l->ingests[i];
-		if (k->taken && k->row.published.alg == 0 && k->row.id == strtoull(name, NULL, 10))
+		if (k->taken && k->row.published.alg == 0 &&
+		    k->row.id == strtoull(name, NULL, 10)) {
 			return true;
+		}
 	}
 	return false;
 }

@@ -80,8 +80,9 @@ static enum cairn_code give_name(struct cairn_cache *c, const struct publish *p,
 	char hex[CAIRN_DIGEST_STR];
 	int dir = c->blob_fds[p->digest->alg];
 	cairn_digest_hex(p->digest, hex);
-	if (renameat(c->ingest_fd, p->name, dir, hex) != 0)
+	if (renameat(c->ingest_fd, p->name, dir, hex) != 0) {
 		return cairn_err_sys(err, errno, "rename a whole blob into %s/blobs", c->dir);
+	}
 	/* Where both names are links to one file already, rename leaves them alone. */
 	if (p->foreign) (void)unlinkat(c->ingest_fd, p->name, 0);
 	if (fsync(dir) != 0) return undo(c, p, hex, errno, err);
@@ -151,8 +152,9 @@ enum cairn_code publish(struct cairn_cache *c, const struct publish *p, struct b
 {
 	*present = is_present(c, p, ret, before);
 	if (*present) return CAIRN_OK;
-	if (!p->foreign && fchmod(p->fd, 0444) != 0)
+	if (!p->foreign && fchmod(p->fd, 0444) != 0) {
 		return cairn_err_sys(err, errno, "make a blob's file read-only");
+	}
 	if (fdatasync(p->fd) != 0) {
 		if (p->flush_failed != NULL) *p->flush_failed = true;
 		return cairn_err_sys(err, errno, "flush a blob's data in %s", c->dir);

@@ -71,8 +71,9 @@ static void proof_add(struct cairn_cache *c, struct blob *b, const struct genera
 	lock(&c->read_mu);
 	if (generation_equal(&b->generation, g) && !b->proved_all) {
 		if (b->proved == NULL) b->proved = mem_zero(bytes);
-		for (uint64_t i = first; i <= last; i++)
+		for (uint64_t i = first; i <= last; i++) {
 			b->proved[i / 8] |= (uint8_t)(1u << (i % 8));
+		}
 	}
 	unlock(&c->read_mu);
 }
@@ -232,9 +233,10 @@ enum cairn_code cairn_blob_open(struct cairn_cache *c, const struct cairn_digest
 		blob_used_locked(c, b);
 	}
 	unlock(&c->mu);
-	if (b == NULL)
+	if (b == NULL) {
 		return cairn_err_set(err, CAIRN_NOT_FOUND, "blob %s is not here",
 				     cairn_digest_format(digest, text));
+	}
 	enum cairn_code code =
 		b->damaged ? blob_damage_err(b, "found earlier", err) : file_open(c, b, &f, err);
 	blob_unref(b);
@@ -281,8 +283,9 @@ static enum cairn_code look(struct cairn_cache *c, struct blob_file *f, struct g
 	if (b->damaged || f->stale) return blob_damage_err(b, "found earlier", err);
 	if (fstat(f->fd, &st) != 0) return blob_damaged(c, b, "fstat failed", err);
 	if (st.st_nlink == 0 && !b->gone) return blob_lost(c, f, err);
-	if ((uint64_t)st.st_size != b->size)
+	if ((uint64_t)st.st_size != b->size) {
 		return blob_damaged(c, b, "its file has another size", err);
+	}
 	*g = generation_of(&st);
 	return CAIRN_OK;
 }
@@ -291,7 +294,7 @@ static enum cairn_code look(struct cairn_cache *c, struct blob_file *f, struct g
 static enum cairn_code prove(struct cairn_cache *c, struct blob_file *f, uint64_t first,
 			     uint64_t last, struct cairn_err *err)
 {
-	struct generation before, after;
+	struct generation before = {0}, after = {0};
 	bool all = false;
 	lock(&f->check);
 	enum cairn_code code = look(c, f, &before, err);
@@ -355,8 +358,9 @@ enum cairn_code cairn_blob_prove(struct cairn_blob *blob, bool (*go_on)(void *ar
 	const uint64_t step = WINDOW_BYTES / PIECE, pieces = chain_count(f->blob->size) + 1;
 	for (uint64_t i = 0; i < pieces; i += step) {
 		uint64_t last = i + step < pieces ? i + step - 1 : pieces - 1;
-		if (go_on != NULL && !go_on(arg))
+		if (go_on != NULL && !go_on(arg)) {
 			return cairn_err_set(err, CAIRN_CANCELLED, "stopped as asked");
+		}
 		enum cairn_code code = prove(c, f, i, last, err);
 		if (code != CAIRN_OK) return code;
 	}

@@ -26,8 +26,9 @@ static enum cairn_code make_dir(const char *path, struct cairn_err *err)
 		code = make_dir(parent, err);
 	}
 	free(parent);
-	if (code == CAIRN_OK && mkdir(path, 0700) != 0 && errno != EEXIST)
+	if (code == CAIRN_OK && mkdir(path, 0700) != 0 && errno != EEXIST) {
 		code = cairn_err_sys(err, errno, "make the folder %s", path);
+	}
 	return code;
 }
 
@@ -94,8 +95,9 @@ static enum cairn_code take_lock(struct cairn_cache *c, struct cairn_err *err)
 	c->lock_fd = fd;
 	int n = snprintf(pid, sizeof(pid), "%ld\n", (long)getpid());
 	/* Only for people; the lock itself is the kernel's. */
-	if (ftruncate(fd, 0) != 0 || pwrite(fd, pid, (size_t)n, 0) != n)
+	if (ftruncate(fd, 0) != 0 || pwrite(fd, pid, (size_t)n, 0) != n) {
 		cairn_log(CAIRN_LOG_DEBUG, "lock_without_pid", CAIRN_STR("path", path));
+	}
 	return CAIRN_OK;
 }
 
@@ -190,8 +192,9 @@ static void free_cache(struct cairn_cache *c)
 enum cairn_code cairn_cache_open(const struct cairn_cache_opts *opts, struct cairn_cache **ret,
 				 struct cairn_err *err)
 {
-	if (opts->dir == NULL || opts->dir[0] == '\0' || strlen(opts->dir) > PATH_MAX - 256)
+	if (opts->dir == NULL || opts->dir[0] == '\0' || strlen(opts->dir) > PATH_MAX - 256) {
 		return cairn_err_set(err, CAIRN_INTERNAL, "state_dir: no usable path");
+	}
 	struct cairn_cache *c = new_cache(opts);
 	memcpy(c->dir, opts->dir, strlen(opts->dir) + 1);
 	enum cairn_code code = take_lock(c, err);
@@ -231,8 +234,9 @@ static void mark_end(struct cairn_cache *c)
 			  CAIRN_STR("why", "rows could not be written"));
 		return;
 	}
-	if (index_mark(c->index, true, &err) != CAIRN_OK)
+	if (index_mark(c->index, true, &err) != CAIRN_OK) {
 		cairn_log(CAIRN_LOG_WARN, "store_end_unclean", CAIRN_ERRF(&err));
+	}
 }
 
 void cairn_cache_close(struct cairn_cache *c)

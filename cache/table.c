@@ -61,8 +61,9 @@ void table_insert(struct table *t, struct blob *b)
 {
 	if (t->n >= (size_t)1 << t->bits && t->bits < BITS_MAX) grow(t);
 	struct blob **at = &t->buckets[bucket_of(t, &b->digest)];
-	while (*at != NULL && cairn_digest_compare(&(*at)->digest, &b->digest) < 0)
+	while (*at != NULL && cairn_digest_compare(&(*at)->digest, &b->digest) < 0) {
 		at = &(*at)->next;
+	}
 	assert(*at == NULL || !cairn_digest_equal(&(*at)->digest, &b->digest));
 	b->next = *at;
 	*at = b;

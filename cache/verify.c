@@ -47,8 +47,9 @@ enum cairn_code hash_file(int fd, uint64_t size, uint8_t alg, struct chain *chai
 			break;
 		}
 		chain_hash(&h, chain, buf, n);
-		if (progress != NULL && !progress(arg, n))
+		if (progress != NULL && !progress(arg, n)) {
 			code = cairn_err_set(err, CAIRN_CANCELLED, "stopped as asked");
+		}
 	}
 	free(buf);
 	if (code == CAIRN_OK) cairn_hasher_digest(&h, ret);
@@ -187,8 +188,9 @@ static enum cairn_code hash_blob(struct cairn_cache *c, struct blob *b, struct f
 	struct cairn_err why;
 	char text[128];
 	int fd = blob_open_file(c, &b->digest);
-	if (fd < 0 && errno != ENOENT && errno != ELOOP && errno != EIO)
+	if (fd < 0 && errno != ENOENT && errno != ELOOP && errno != EIO) {
 		return cairn_err_sys(err, errno, "verify: open the file of a blob");
+	}
 	if (fd < 0) return blob_damaged(c, b, strerror_r(errno, text, sizeof(text)), err);
 	enum cairn_code code = CAIRN_OK;
 	if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size != b->size) {
@@ -240,9 +242,10 @@ enum cairn_code cairn_cache_verify(struct cairn_cache *c, const struct cairn_dig
 	struct blob *b = blob_find_locked(c, digest);
 	if (b != NULL) blob_ref(b);
 	unlock(&c->mu);
-	if (b == NULL)
+	if (b == NULL) {
 		return cairn_err_set(err, CAIRN_NOT_FOUND, "blob %s is not here",
 				     cairn_digest_format(digest, text));
+	}
 	chain_init(&f.chain, b->digest.alg);
 	enum cairn_code code = hash_blob(c, b, &f, progress, arg, err);
 	if (code == CAIRN_OK) accept(c, b, &f);

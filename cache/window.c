@@ -89,7 +89,8 @@ void windows_orphan(struct cairn_cache *c, struct blob_file *f)
 			return;
 		}
 		bool idle = w->users == 0;
-		unlink_from_file_locked(w);
+		f->windows = w->next;
+		w->file = NULL;
 		if (idle) {
 			idle_remove_locked(c, w);
 			c->windows_bytes -= w->len;
@@ -184,8 +185,9 @@ static enum cairn_view_outcome copy_view(struct cairn_cache *c, struct blob_file
 	int rc = read_exactly(f->fd, buf, (size_t)len, offset);
 	if (rc != 0) {
 		free(buf);
-		if (blob_damaged(c, f->blob, strerror_r(rc, why, sizeof(why)), err) != CAIRN_OK)
+		if (blob_damaged(c, f->blob, strerror_r(rc, why, sizeof(why)), err) != CAIRN_OK) {
 			return CAIRN_VIEW_FAILED;
+		}
 	}
 	*ret = (struct cairn_view){buf, (size_t)len, free, buf};
 	return CAIRN_VIEW_OK;
@@ -200,8 +202,9 @@ static enum cairn_view_outcome populate(struct cairn_cache *c, struct blob_file 
 	uint64_t at = offset % WINDOW_BYTES, from = at / PAGE_BYTES * PAGE_BYTES;
 	(void)posix_fadvise(f->fd, (off_t)offset, (off_t)(len + READAHEAD_BYTES),
 			    POSIX_FADV_WILLNEED);
-	if (madvise(w->addr + from, (size_t)(at + len - from), MADV_POPULATE_READ) == 0)
+	if (madvise(w->addr + from, (size_t)(at + len - from), MADV_POPULATE_READ) == 0) {
 		return CAIRN_VIEW_OK;
+	}
 	enum cairn_view_outcome out = copy_view(c, f, offset, len, ret, err);
 	return out == CAIRN_VIEW_OK ? CAIRN_VIEW_WOULD_BLOCK : out;
 }
@@ -223,8 +226,9 @@ enum cairn_view_outcome window_view(struct cairn_cache *c, struct blob_file *f, 
 			if (copied) out = CAIRN_VIEW_OK;
 		}
 	}
-	if (out == CAIRN_VIEW_OK && !copied)
+	if (out == CAIRN_VIEW_OK && !copied) {
 		*ret = (struct cairn_view){w->addr + at, (size_t)len, release_window, w};
+	}
 	if (out == CAIRN_VIEW_OK) atomic_fetch_add(&c->read_bytes, len);
 	if (out != CAIRN_VIEW_OK || copied) window_put(w);
 	return out;

@@ -206,8 +206,9 @@ static enum cairn_code install(struct cairn_ingest *s, struct write *w, bool *wh
 		chain_append(&w->data->chain, &w->chain);
 	}
 	*whole = current && ing->blob == NULL && ing->total > 0 && ing->offset == ing->total;
-	if (current && !*whole && ing->offset - w->data->save_mark >= c->checkpoint_bytes)
+	if (current && !*whole && ing->offset - w->data->save_mark >= c->checkpoint_bytes) {
 		data_save_locked(c, w->data);
+	}
 	unlock(&c->mu);
 	return current ? CAIRN_OK : session_over(s, err);
 }
@@ -230,8 +231,9 @@ static enum cairn_code append(struct cairn_ingest *s, struct write *w,
 	enum cairn_code code = CAIRN_OK;
 	if (w->len > 0) code = data_append(c, w->data, w->offset, spans, n, w->len, err);
 	if (code == CAIRN_OK) {
-		for (size_t i = 0; i < n; i++)
+		for (size_t i = 0; i < n; i++) {
 			chain_hash(&w->hasher, &w->chain, spans[i].data, spans[i].len);
+		}
 		atomic_fetch_add(&c->written_bytes, w->len);
 		code = install(s, w, &whole, err);
 	}

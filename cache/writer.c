@@ -156,9 +156,10 @@ static void apply(struct index *x, struct op *op)
 		index_put_blob(x, &op->row);
 		free(labels);
 		op->row.labels = NULL;
-		if (op->chain != NULL && op->chain->n > 0)
+		if (op->chain != NULL && op->chain->n > 0) {
 			index_put_chain(x, &op->row.digest, op->chain->states,
 					op->chain->n * op->chain->width);
+		}
 		break;
 	case OP_DEL_BLOB:
 		index_del_blob(x, &op->row.digest);
@@ -192,14 +193,16 @@ static bool write_batch(struct cairn_cache *c, struct op *ops, size_t n)
 		index_begin(c->index);
 		for (size_t i = 0; i < n; i++) apply(c->index, &ops[i]);
 		if (index_commit(c->index, &err) == CAIRN_OK) {
-			if (tries > 0)
+			if (tries > 0) {
 				cairn_log(CAIRN_LOG_INFO, "index_written_again",
 					  CAIRN_NUM("tries", tries + 1));
+			}
 			return true;
 		}
-		if (tries % LOG_EVERY_TRIES == 0)
+		if (tries % LOG_EVERY_TRIES == 0) {
 			cairn_log(CAIRN_LOG_WARN, "index_write_failed", CAIRN_ERRF(&err),
 				  CAIRN_NUM("tries", tries + 1));
+		}
 		lock(&c->mu);
 		wait_until_locked(c, INT64_C(1000) * RETRY_S);
 		bool give_up = c->writer_stop && ++stopping >= STOP_TRIES;
@@ -215,8 +218,9 @@ static void *writer_thread(void *arg)
 	size_t n = 0;
 	lock(&c->mu);
 	for (;;) {
-		while (c->dirty_head == NULL && !c->writer_stop)
+		while (c->dirty_head == NULL && !c->writer_stop) {
 			pthread_cond_wait(&c->dirty_cond, &c->mu);
+		}
 		if (c->dirty_head == NULL) break;
 		if (n < BATCH) wait_until_locked(c, BATCH_MS);
 		n = take_locked(c, ops);

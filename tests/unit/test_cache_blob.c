@@ -329,8 +329,9 @@ static void walk__sees_what_stays_exactly_once(void **state)
 		for (size_t k = 0; k < n; k++) {
 			assert_true(cairn_digest_compare(&info[k].digest, &after) > 0);
 			after = info[k].digest;
-			for (size_t i = 0; i < FIXED; i++)
+			for (size_t i = 0; i < FIXED; i++) {
 				seen[i] += cairn_digest_equal(&fixed[i], &after);
+			}
 			cairn_blob_info_fini(&info[k]);
 		}
 		for (int k = 0; k < 4; k++) {

@@ -67,8 +67,9 @@ static void work_write(struct work *w, size_t k)
 	size_t n = 1 + next_random(&w->x) % (600 * 1024);
 	if (at >= c->n) return;
 	if (n > c->n - at) n = c->n - (size_t)at;
-	if (put(w->open[k], at, c->data + at, n, &err) != CAIRN_OK && err.code != CAIRN_ABORTED)
+	if (put(w->open[k], at, c->data + at, n, &err) != CAIRN_OK && err.code != CAIRN_ABORTED) {
 		_exit(3);
+	}
 }
 
 static void work_commit(struct work *w, size_t k)
@@ -182,8 +183,9 @@ static void check_blobs(struct store *s, const bool *committed)
 	}
 	assert_int_equal(count_files(s, "blobs/sha256"), n);
 	for (size_t i = 0; i < SEEDS; i++) {
-		if (committed[i] && state_of(s, &contents[i].digest) == 0)
+		if (committed[i] && state_of(s, &contents[i].digest) == 0) {
 			fail_msg("content %zu was committed and is gone", i);
+		}
 	}
 }
 
@@ -194,7 +196,7 @@ static void check_ingests(struct store *s)
 	char last[CAIRN_REF_MAX + 1] = "";
 	size_t files = 0;
 	while (cairn_cache_next_ingest(s->cache, last, &st, 1) == 1) {
-		strcpy(last, st.ref);
+		memcpy(last, st.ref, strlen(st.ref) + 1);
 		const struct content *c = &contents[strtoul(st.ref + strlen("content-"), NULL, 10)];
 		assert_true(st.offset <= c->n);
 		struct cairn_digest want = digest_of(CAIRN_SHA256, c->data, st.offset);
@@ -215,7 +217,7 @@ static void finish_some(struct store *s, bool *committed, uint64_t *x)
 	struct cairn_ingest_status st = {0};
 	char last[CAIRN_REF_MAX + 1] = "";
 	while (cairn_cache_next_ingest(s->cache, last, &st, 1) == 1) {
-		strcpy(last, st.ref);
+		memcpy(last, st.ref, strlen(st.ref) + 1);
 		if (next_random(x) % 2 == 0) continue;
 		size_t i = strtoul(st.ref + strlen("content-"), NULL, 10);
 		const struct content *c = &contents[i];
@@ -223,8 +225,9 @@ static void finish_some(struct store *s, bool *committed, uint64_t *x)
 		struct cairn_ingest *ing;
 		assert_ok(cairn_ingest_open(s->cache, &spec, &ing, &err));
 		st = status_of(ing);
-		if (st.offset < c->n)
+		if (st.offset < c->n) {
 			assert_ok(put(ing, st.offset, c->data + st.offset, c->n - st.offset, &err));
+		}
 		enum cairn_code code = cairn_ingest_commit(ing, c->n, c->n, &c->digest, &st, &err);
 		assert_true(code == CAIRN_OK || code == CAIRN_ALREADY_EXISTS);
 		cairn_ingest_close(ing);

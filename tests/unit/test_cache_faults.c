@@ -552,8 +552,9 @@ static void death__at_each_step_leaves_all_or_nothing(void **state)
 		}
 		int status;
 		assert_int_equal(waitpid(pid, &status, 0), pid);
-		if (!WIFEXITED(status) || (WEXITSTATUS(status) != 42 && WEXITSTATUS(status) != 0))
+		if (!WIFEXITED(status) || (WEXITSTATUS(status) != 42 && WEXITSTATUS(status) != 0)) {
 			fail_msg("step %d: status %x", step, status);
+		}
 		bool died = WEXITSTATUS(status) == 42;
 		check_after_death(s, sh->committed, died, &c, &d);
 		if (!died) break;
@@ -614,8 +615,9 @@ static void full_disk__fails_that_write_alone(void **state)
 	if (pid == 0) {
 		if (unshare(CLONE_NEWNS) != 0 ||
 		    mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
-		    mount("tmpfs", s->dir, "tmpfs", 0, "size=16m") != 0)
+		    mount("tmpfs", s->dir, "tmpfs", 0, "size=16m") != 0) {
 			_exit(77);
+		}
 		fill_up(s);
 		_exit(0);
 	}

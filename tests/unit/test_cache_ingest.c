@@ -34,9 +34,10 @@ static void open__refuses_bad_specs(void **state)
 		{.ref = "a", .total = CAIRN_BLOB_SIZE_MAX + 1},
 		{.ref = "a", .want = {.alg = 9}},
 	};
-	for (size_t i = 0; i < CAIRN_LEN(bad); i++)
+	for (size_t i = 0; i < CAIRN_LEN(bad); i++) {
 		assert_code(cairn_ingest_open(s->cache, &bad[i], &ing, &err),
 			    CAIRN_INVALID_ARGUMENT);
+	}
 	ref[CAIRN_REF_MAX] = '\0';
 	struct cairn_ingest_spec longest = {.ref = ref, .total = CAIRN_BLOB_SIZE_MAX};
 	assert_ok(cairn_ingest_open(s->cache, &longest, &ing, &err));
@@ -52,8 +53,9 @@ static void open__locks_the_ref_until_close(void **state)
 	struct cairn_err err;
 	struct cairn_ingest *a = open_ref(s, "a", NULL, false, false), *b;
 	struct cairn_ingest_spec spec = {.ref = "a"};
-	for (int i = 0; i < 7; i++)
+	for (int i = 0; i < 7; i++) {
 		assert_code(cairn_ingest_open(s->cache, &spec, &b, &err), CAIRN_UNAVAILABLE);
+	}
 	cairn_ingest_close(a);
 	assert_ok(cairn_ingest_open(s->cache, &spec, &b, &err));
 	cairn_ingest_close(b);

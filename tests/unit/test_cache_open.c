@@ -18,8 +18,9 @@ static void sql(struct store *s, const char *text)
 	char path[512];
 	sqlite3 *db;
 	assert_int_equal(sqlite3_open(in_dir(s, "index.db", path), &db), SQLITE_OK);
-	if (sqlite3_exec(db, text, NULL, NULL, NULL) != SQLITE_OK)
+	if (sqlite3_exec(db, text, NULL, NULL, NULL) != SQLITE_OK) {
 		fail_msg("%s: %s", text, sqlite3_errmsg(db));
+	}
 	sqlite3_close(db);
 }
 
@@ -27,9 +28,10 @@ static size_t count_damaged_indexes(struct store *s)
 {
 	DIR *d = opendir(s->dir);
 	size_t n = 0;
-	for (struct dirent *e; (e = readdir(d)) != NULL;)
+	for (struct dirent *e; (e = readdir(d)) != NULL;) {
 		n += strncmp(e->d_name, "index.db.damaged-", 17) == 0 &&
 		     strstr(e->d_name, "-wal") == NULL && strstr(e->d_name, "-shm") == NULL;
+	}
 	closedir(d);
 	return n;
 }
@@ -135,8 +137,9 @@ static void spoil_its_pages(struct store *s)
 	fill(junk, sizeof(junk), 6);
 	int fd = open(in_dir(s, "index.db", path), O_WRONLY);
 	assert_int_equal(fstat(fd, &st), 0);
-	for (off_t at = 4096; at < st.st_size; at += 4096)
+	for (off_t at = 4096; at < st.st_size; at += 4096) {
 		assert_int_equal(pwrite(fd, junk, sizeof(junk), at), sizeof(junk));
+	}
 	close(fd);
 }
 
@@ -272,8 +275,9 @@ static void open__brings_files_and_rows_together(void **state)
 	close(fd);
 	static const char *const strangers[] = {"blobs/sha256/short", "blobs/sha256/x.tmp",
 						"blobs/sha512/x", "ingest/name"};
-	for (size_t i = 0; i < CAIRN_LEN(strangers); i++)
+	for (size_t i = 0; i < CAIRN_LEN(strangers); i++) {
 		close(open(in_dir(s, strangers[i], other), O_CREAT | O_WRONLY, 0600));
+	}
 	close(open(in_dir(s, "ingest/4711", other), O_CREAT | O_WRONLY, 0600));
 	struct content fake = content_new(1, 10);
 	assert_int_equal(mkdir(blob_path(s, &fake.digest, other), 0700), 0);

@@ -88,9 +88,10 @@ static void view__outlives_its_blob(void **state)
 	char path[512];
 	add_cached(s, &c);
 	assert_ok(cairn_blob_open(s->cache, &c.digest, &b, &err));
-	for (size_t i = 0; i < 8; i++)
+	for (size_t i = 0; i < 8; i++) {
 		assert_int_equal(cairn_blob_view(b, i * 700000, 9999, true, &v[i], &err),
 				 CAIRN_VIEW_OK);
+	}
 	cairn_blob_close(b);
 	unlink(blob_path(s, &c.digest, path));
 	assert_code(cairn_cache_verify(s->cache, &c.digest, NULL, NULL, &err), CAIRN_DATA_LOSS);
@@ -124,8 +125,9 @@ static void open_files__are_shared_and_bounded(void **state)
 	snprintf(path, sizeof(path), "/proc/self/fd");
 	struct store self = {.dir = "/proc/self"};
 	size_t before = count_files(&self, "fd");
-	for (size_t i = 0; i < 20; i++)
+	for (size_t i = 0; i < 20; i++) {
 		assert_ok(cairn_blob_open(s->cache, &c.digest, &many[i], &err));
+	}
 	assert_int_equal(count_files(&self, "fd"), before);
 	for (size_t i = 0; i < 20; i++) cairn_blob_close(many[i]);
 	for (uint64_t i = 0; i < 200; i++) {

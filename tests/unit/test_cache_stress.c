@@ -73,8 +73,9 @@ static void write_step(struct worker *w)
 			cairn_ingest_commit(ing, st.offset, c->n, &c->digest, &st, &err);
 		commits += code == CAIRN_OK || code == CAIRN_ALREADY_EXISTS;
 		if (code != CAIRN_OK && code != CAIRN_ALREADY_EXISTS && !expected_failure(&err) &&
-		    code != CAIRN_FAILED_PRECONDITION && code != CAIRN_OUT_OF_RANGE)
+		    code != CAIRN_FAILED_PRECONDITION && code != CAIRN_OUT_OF_RANGE) {
 			w->wrong = "commit";
+		}
 	}
 	cairn_ingest_close(ing);
 }
@@ -123,8 +124,9 @@ static void read_step(struct worker *w)
 		enum cairn_view_outcome out =
 			cairn_blob_view(b, at, len, next_random(&w->x) % 2, &v[i], &err);
 		if (out == CAIRN_VIEW_FAILED && !expected_failure(&err)) w->wrong = "view";
-		if (out == CAIRN_VIEW_OK && memcmp(v[i].data, c->data + at, v[i].len) != 0)
+		if (out == CAIRN_VIEW_OK && memcmp(v[i].data, c->data + at, v[i].len) != 0) {
 			w->wrong = "wrong bytes";
+		}
 		reads += out == CAIRN_VIEW_OK;
 		if (out != CAIRN_VIEW_OK) v[i] = (struct cairn_view){0};
 	}
@@ -150,10 +152,12 @@ static void look_step(struct worker *w)
 	}
 	(void)cairn_cache_next_ingest(w->s->cache, NULL, &st, 1);
 	if (cairn_cache_ingest_status(w->s->cache, pick_ref(w, ref), &st, &err) != CAIRN_OK &&
-	    err.code != CAIRN_NOT_FOUND)
+	    err.code != CAIRN_NOT_FOUND) {
 		w->wrong = "status";
-	if (cairn_cache_promise(w->s->cache, &pick(w)->digest, &info[0], &err) == CAIRN_OK)
+	}
+	if (cairn_cache_promise(w->s->cache, &pick(w)->digest, &info[0], &err) == CAIRN_OK) {
 		cairn_blob_info_fini(&info[0]);
+	}
 	cairn_cache_stats(w->s->cache, &stats);
 	if (stats.cached_blobs + stats.referenced_blobs > CONTENTS) w->wrong = "stats";
 }
@@ -180,14 +184,16 @@ static void change_step(struct worker *w)
 	case 5:
 		if (cairn_cache_set_labels(w->s->cache, &pick(w)->digest, &label, 1,
 					   next_random(&w->x) % 2, &err) != CAIRN_OK &&
-		    err.code != CAIRN_NOT_FOUND)
+		    err.code != CAIRN_NOT_FOUND) {
 			w->wrong = "labels";
+		}
 		break;
 	default:
 		if (cairn_cache_verify(w->s->cache, &pick(w)->digest, NULL, NULL, &err) !=
 			    CAIRN_OK &&
-		    err.code != CAIRN_NOT_FOUND && err.code != CAIRN_DATA_LOSS)
+		    err.code != CAIRN_NOT_FOUND && err.code != CAIRN_DATA_LOSS) {
 			w->wrong = "verify";
+		}
 	}
 }
 
@@ -226,8 +232,9 @@ static void everything__at_once(void **state)
 							   look_step,	change_step, harm_step};
 	struct worker workers[CAIRN_LEN(steps)] = {0};
 	for (size_t i = 0; i < CAIRN_LEN(steps); i++) writers += steps[i] == write_step;
-	for (size_t i = 0; i < CONTENTS; i++)
+	for (size_t i = 0; i < CONTENTS; i++) {
 		contents[i] = content_new(1 + i * i * 25000 + i % 3, 900 + i);
+	}
 	for (size_t i = 0; i < CAIRN_LEN(steps); i++) {
 		workers[i] = (struct worker){.s = s, .x = seed + i * 7919, .step = steps[i]};
 		assert_int_equal(
