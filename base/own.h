@@ -23,11 +23,20 @@
 
 #define CAIRN_LEN(a) (sizeof(a) / sizeof((a)[0]))
 
-/* The function must be called with the mutex held (checked by clang -Wthread-safety). */
+/* Locks that clang -Wthread-safety checks: a struct that is a mutex; functions that must be called
+ * with it held, that take it, that give it back; and one for which the check is wrong (say why). */
 #if defined(__clang__)
+#define CAIRN_MUTEX __attribute__((capability("mutex")))
 #define CAIRN_REQUIRES(mu) __attribute__((requires_capability(mu)))
+#define CAIRN_ACQUIRES(mu) __attribute__((acquire_capability(mu)))
+#define CAIRN_RELEASES(mu) __attribute__((release_capability(mu)))
+#define CAIRN_LOCKS_UNCHECKED __attribute__((no_thread_safety_analysis))
 #else
+#define CAIRN_MUTEX
 #define CAIRN_REQUIRES(mu)
+#define CAIRN_ACQUIRES(mu)
+#define CAIRN_RELEASES(mu)
+#define CAIRN_LOCKS_UNCHECKED
 #endif
 
 #endif

@@ -42,6 +42,7 @@ struct blob *blob_find_locked(struct cairn_cache *c, const struct cairn_digest *
 
 /* Add (or, with sign -1, take out) what the blob counts for. */
 static void count_locked(struct cairn_cache *c, const struct blob *b, int sign)
+	CAIRN_REQUIRES(&c->mu)
 {
 	struct cairn_cache_stats *s = &c->stats;
 	bool ref = b->state == CAIRN_BLOB_REFERENCED;
@@ -61,7 +62,7 @@ static void unlink_job(struct cairn_cache *c, struct job *job)
 {
 	struct blob *b = (struct blob *)((char *)job - offsetof(struct blob, job));
 	char hex[CAIRN_DIGEST_STR];
-	pthread_mutex_t *name = blob_name_lock(c, &b->digest);
+	struct mutex *name = blob_name_lock(c, &b->digest);
 	lock(name);
 	lock(&c->mu);
 	bool free_name = blob_find_locked(c, &b->digest) == NULL;
@@ -75,7 +76,7 @@ static void unlink_job(struct cairn_cache *c, struct job *job)
 	blob_unref(b);
 }
 
-static void drop_locked(struct cairn_cache *c, struct blob *b)
+static void drop_locked(struct cairn_cache *c, struct blob *b) CAIRN_REQUIRES(&c->mu)
 {
 	count_locked(c, b, -1);
 	table_remove(&c->tables[b->digest.alg], b);
@@ -114,6 +115,7 @@ void blob_used_locked(struct cairn_cache *c, struct blob *b)
 }
 
 static void set_state_locked(struct cairn_cache *c, struct blob *b, enum cairn_blob_state state)
+	CAIRN_REQUIRES(&c->mu)
 {
 	count_locked(c, b, -1);
 	b->state = (uint8_t)state;
@@ -127,7 +129,7 @@ void blob_reference_locked(struct cairn_cache *c, struct blob *b)
 	if (b->state != CAIRN_BLOB_REFERENCED) set_state_locked(c, b, CAIRN_BLOB_REFERENCED);
 }
 
-static void release_locked(struct cairn_cache *c, struct blob *b)
+static void release_locked(struct cairn_cache *c, struct blob *b) CAIRN_REQUIRES(&c->mu)
 {
 	if (b->state != CAIRN_BLOB_REFERENCED) return;
 	labels_unref(cairn_steal(&b->labels));
@@ -171,7 +173,7 @@ enum cairn_code blob_damaged(struct cairn_cache *c, struct blob *b, const char *
 	return blob_damage_err(b, why, err);
 }
 
-pthread_mutex_t *blob_name_lock(struct cairn_cache *c, const struct cairn_digest *digest)
+struct mutex *blob_name_lock(struct cairn_cache *c, const struct cairn_digest *digest)
 {
 	return &c->names[digest->bytes[0] % NAME_LOCKS];
 }
@@ -219,7 +221,7 @@ static char **owners_list(const struct blob *b)
 /* ---- the public calls */
 
 static void fill_locked(struct cairn_cache *c, struct blob *b, bool owners,
-			struct cairn_blob_info *ret)
+			struct cairn_blob_info *ret) CAIRN_REQUIRES(&c->mu)
 {
 	*ret = (struct cairn_blob_info){
 		.digest = b->digest,
@@ -275,7 +277,7 @@ enum cairn_code cairn_cache_promise(struct cairn_cache *c, const struct cairn_di
 
 /* Up to max entries, but at most WALK_STEP looked at; *pos moves on. Returns false at the end. */
 static bool walk_locked(struct cairn_cache *c, struct cairn_digest *pos, int state,
-			struct cairn_blob_info *ret, size_t max, size_t *n)
+			struct cairn_blob_info *ret, size_t max, size_t *n) CAIRN_REQUIRES(&c->mu)
 {
 	uint8_t alg = pos->alg != 0 ? pos->alg : CAIRN_SHA256;
 	struct blob *b = table_after(&c->tables[alg], pos->alg != 0 ? pos : NULL);
@@ -357,7 +359,7 @@ bool cairn_cache_reference(struct cairn_cache *c, const struct cairn_digest *dig
 }
 
 /* read_mu is held inside mu for a moment: "no reader" must be true when the state flips. */
-static bool has_reader_locked(struct cairn_cache *c, const struct blob *b)
+static bool has_reader_locked(struct cairn_cache *c, const struct blob *b) CAIRN_REQUIRES(&c->mu)
 {
 	lock(&c->read_mu);
 	bool has = b->file != NULL && b->file->opens > 0;

@@ -49,10 +49,10 @@ static enum cairn_code check_locked(const struct ingest *ing, const struct commi
 }
 
 /* The ingest is published and current: make the blob referenced and end the ingest. */
-static enum cairn_code finish_locked(struct cairn_ingest *s, const struct commit *k,
-				     struct cairn_err *err)
+static enum cairn_code finish_locked(struct cairn_cache *c, struct cairn_ingest *s,
+				     const struct commit *k, struct cairn_err *err)
+	CAIRN_REQUIRES(&c->mu)
 {
-	struct cairn_cache *c = s->cache;
 	struct ingest *ing = s->ingest;
 	struct blob *b = ing->blob;
 	char text[CAIRN_DIGEST_STR];
@@ -88,11 +88,12 @@ static bool is_ready_locked(const struct ingest *ing, const struct commit *k)
 	       (k->expected.alg == 0 || k->expected.alg == ing->blob->digest.alg);
 }
 
-static enum cairn_code from_memory_locked(struct cairn_ingest *s, const struct commit *k,
-					  struct cairn_err *err)
+static enum cairn_code from_memory_locked(struct cairn_cache *c, struct cairn_ingest *s,
+					  const struct commit *k, struct cairn_err *err)
+	CAIRN_REQUIRES(&c->mu)
 {
 	enum cairn_code code = check_locked(s->ingest, k, err);
-	return code == CAIRN_OK ? finish_locked(s, k, err) : code;
+	return code == CAIRN_OK ? finish_locked(c, s, k, err) : code;
 }
 
 struct snapshot {
@@ -124,12 +125,13 @@ static enum cairn_code rehash(struct cairn_cache *c, const struct ingest *ing, s
 	return CAIRN_OK;
 }
 
-static enum cairn_code snapshot_locked(struct cairn_ingest *s, const struct commit *k,
-				       struct snapshot *n, struct cairn_err *err)
+static enum cairn_code snapshot_locked(struct cairn_cache *c, struct cairn_ingest *s,
+				       const struct commit *k, struct snapshot *n,
+				       struct cairn_err *err) CAIRN_REQUIRES(&c->mu)
 {
 	struct ingest *ing = s->ingest;
 	if (ing->data->broken) {
-		ingest_restart_locked(s->cache, ing);
+		ingest_restart_locked(c, ing);
 		return cairn_err_set(err, CAIRN_INTERNAL,
 				     "ingest \"%.128s\": its data could not be flushed and was "
 				     "dropped; check the disk, then start again",
@@ -159,7 +161,7 @@ static enum cairn_code publish_and_finish(struct cairn_ingest *s, const struct c
 	if (code != CAIRN_OK) return code;
 	lock(&c->mu);
 	bool current = session_current_locked(s) && s->ingest->blob == b;
-	code = current ? finish_locked(s, k, err) : session_over(s, err);
+	code = current ? finish_locked(c, s, k, err) : session_over(s, err);
 	unlock(&c->mu);
 	blob_unref(b);
 	return code;
@@ -175,7 +177,7 @@ static enum cairn_code commit_blocking(struct cairn_ingest *s, struct commit *k,
 	bool current = session_current_locked(s);
 	bool published = current && s->ingest->blob != NULL;
 	bool ready = current && is_ready_locked(s->ingest, k); /* while we waited for io */
-	if (ready) code = from_memory_locked(s, k, err);
+	if (ready) code = from_memory_locked(c, s, k, err);
 	if (published && k->offset == 0) k->offset = s->ingest->offset;
 	unlock(&c->mu);
 	if (ready) return code;
@@ -183,7 +185,7 @@ static enum cairn_code commit_blocking(struct cairn_ingest *s, struct commit *k,
 	if (published) code = ingest_make_private(s, err); /* to hash it once more */
 	if (code != CAIRN_OK) return code;
 	lock(&c->mu);
-	code = session_current_locked(s) ? snapshot_locked(s, k, &n, err) : session_over(s, err);
+	code = session_current_locked(s) ? snapshot_locked(c, s, k, &n, err) : session_over(s, err);
 	unlock(&c->mu);
 	if (code != CAIRN_OK) return code;
 	code = publish_and_finish(s, k, &n, err);
@@ -203,7 +205,7 @@ enum cairn_code cairn_ingest_commit(struct cairn_ingest *s, uint64_t offset, uin
 	lock(&c->mu);
 	bool current = session_current_locked(s);
 	bool ready = current && is_ready_locked(s->ingest, &k);
-	if (ready) code = from_memory_locked(s, &k, err);
+	if (ready) code = from_memory_locked(c, s, &k, err);
 	unlock(&c->mu);
 	if (ready) return code;
 	if (!current) return session_over(s, err);

@@ -7,14 +7,14 @@ struct ingest *ingest_new(const char *ref)
 	struct ingest *ing = mem_zero(sizeof(*ing));
 	ing->ref = mem_dup(ref);
 	atomic_init(&ing->refs, 1);
-	pthread_mutex_init(&ing->io, NULL);
+	pthread_mutex_init(&ing->io.os, NULL);
 	return ing;
 }
 
 void ingest_unref(struct ingest *ing)
 {
 	if (atomic_fetch_sub(&ing->refs, 1) != 1) return;
-	pthread_mutex_destroy(&ing->io);
+	pthread_mutex_destroy(&ing->io.os);
 	free(ing->owner);
 	free(ing->ref);
 	free(ing);
@@ -152,7 +152,7 @@ static bool may_prefill_locked(const struct cairn_ingest_spec *spec, const struc
 }
 
 static void prefill_locked(struct cairn_cache *c, struct ingest *ing,
-			   const struct cairn_ingest_spec *spec)
+			   const struct cairn_ingest_spec *spec) CAIRN_REQUIRES(&c->mu)
 {
 	if (!spec->prefill || spec->want.alg == 0) return;
 	struct blob *b = blob_find_locked(c, &spec->want);
@@ -165,7 +165,7 @@ static void prefill_locked(struct cairn_cache *c, struct ingest *ing,
 
 /* An unfinished ingest goes on, unless what it has is not what is asked for, or is lost. */
 static void resume_locked(struct cairn_cache *c, struct ingest *ing,
-			  const struct cairn_ingest_spec *spec)
+			  const struct cairn_ingest_spec *spec) CAIRN_REQUIRES(&c->mu)
 {
 	bool lost = ing->blob != NULL ? ing->blob->gone || ing->blob->damaged : ing->data->broken;
 	bool other = spec->total > 0 && ing->total > 0 && spec->total != ing->total;
@@ -185,7 +185,7 @@ static void resume_locked(struct cairn_cache *c, struct ingest *ing,
 }
 
 static struct ingest *start_locked(struct cairn_cache *c, size_t at,
-				   const struct cairn_ingest_spec *spec)
+				   const struct cairn_ingest_spec *spec) CAIRN_REQUIRES(&c->mu)
 {
 	struct ingest *ing = ingest_new(spec->ref);
 	ing->want = spec->want;
@@ -197,6 +197,7 @@ static struct ingest *start_locked(struct cairn_cache *c, size_t at,
 
 static enum cairn_code open_locked(struct cairn_cache *c, const struct cairn_ingest_spec *spec,
 				   struct cairn_ingest *s, struct cairn_err *err)
+	CAIRN_REQUIRES(&c->mu)
 {
 	bool found;
 	size_t at = ingest_search_locked(c, spec->ref, &found);

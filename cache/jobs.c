@@ -24,7 +24,7 @@ static void *job_thread(void *arg)
 		struct timespec until;
 		clock_gettime(CLOCK_MONOTONIC, &until);
 		until.tv_sec += TIDY_S;
-		if (pthread_cond_timedwait(&c->jobs_cond, &c->mu, &until) != ETIMEDOUT) continue;
+		if (pthread_cond_timedwait(&c->jobs_cond, &c->mu.os, &until) != ETIMEDOUT) continue;
 		unlock(&c->mu);
 		read_tidy(c, cairn_boot_ns(c->clock));
 		lock(&c->mu);

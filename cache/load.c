@@ -17,7 +17,7 @@ static bool good_state(int state)
 	return state == CAIRN_BLOB_CACHED || state == CAIRN_BLOB_REFERENCED;
 }
 
-static void add_row(void *arg, const struct blob_row *row)
+static void add_row(void *arg, const struct blob_row *row) LOADING
 {
 	struct loading *l = arg;
 	struct cairn_cache *c = l->cache;
@@ -43,7 +43,8 @@ static void add_row(void *arg, const struct blob_row *row)
 
 /* ---- the folders of blobs */
 
-static void add_file(struct loading *l, const struct cairn_digest *digest, const struct stat *st)
+static void add_file(struct loading *l, const struct cairn_digest *digest,
+		     const struct stat *st) LOADING
 {
 	struct cairn_cache *c = l->cache;
 	struct blob *b = blob_new(digest, (uint64_t)st->st_size);
@@ -66,7 +67,7 @@ static void log_blob(const char *event, const struct blob *b, const char *why)
 }
 
 /* The row's blob has this file. After an orderly end it is not even looked at. */
-static void match_file(struct loading *l, struct blob *b, int dir, const char *name)
+static void match_file(struct loading *l, struct blob *b, int dir, const char *name) LOADING
 {
 	struct stat st;
 	b->seen = true;
@@ -79,7 +80,7 @@ static void match_file(struct loading *l, struct blob *b, int dir, const char *n
 	}
 }
 
-static void scan_entry(struct loading *l, uint8_t alg, int dir, const struct dirent *e)
+static void scan_entry(struct loading *l, uint8_t alg, int dir, const struct dirent *e) LOADING
 {
 	char text[CAIRN_DIGEST_STR + NAME_MAX];
 	struct cairn_digest digest;
@@ -126,7 +127,7 @@ static enum cairn_code scan_blobs(struct loading *l, uint8_t alg, struct cairn_e
 }
 
 /* Cached blobs without a file, or damaged ones, need no record. */
-static void judge(struct loading *l, struct blob *b)
+static void judge(struct loading *l, struct blob *b) LOADING
 {
 	struct cairn_cache *c = l->cache;
 	if (b->seen) {

@@ -99,7 +99,8 @@ static void take_chain(struct ingest *ing, struct ingest_data *d, const struct i
 	ing->offset = have < need ? have * PIECE : row->offset;
 }
 
-static bool take_published(struct cairn_cache *c, struct ingest *ing, const struct ingest_row *row)
+static bool take_published(struct cairn_cache *c, struct ingest *ing,
+			   const struct ingest_row *row) LOADING
 {
 	struct blob *b = blob_find_locked(c, &row->published);
 	if (b == NULL || b->damaged) return false;
@@ -109,7 +110,7 @@ static bool take_published(struct cairn_cache *c, struct ingest *ing, const stru
 	return true;
 }
 
-static struct ingest *make(struct cairn_cache *c, const struct ingest_row *row)
+static struct ingest *make(struct cairn_cache *c, const struct ingest_row *row) LOADING
 {
 	struct ingest *ing = ingest_new(row->ref);
 	ing->owner = row->owner != NULL ? mem_dup(row->owner) : NULL;
@@ -133,7 +134,7 @@ static bool is_usable(const struct ingest_row *row)
 	       row->offset <= CAIRN_BLOB_SIZE_MAX && row->total <= CAIRN_BLOB_SIZE_MAX;
 }
 
-static void take(struct loading *l, struct kept_ingest *k)
+static void take(struct loading *l, struct kept_ingest *k) LOADING
 {
 	struct cairn_cache *c = l->cache;
 	const struct ingest_row *row = &k->row;

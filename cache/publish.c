@@ -12,6 +12,7 @@
 
 /* Somebody was faster, or healed it: nothing to rename. */
 static struct blob *take_present_locked(struct cairn_cache *c, const struct publish *p, int *before)
+	CAIRN_REQUIRES(&c->mu)
 {
 	struct blob *b = blob_find_locked(c, p->digest);
 	*before = b != NULL ? b->state : 0;
@@ -39,7 +40,7 @@ static struct chain *chain_copy(const struct chain *chain, const struct publish 
 
 /* The file has its name: make the blob, or heal the one whose file it replaced. */
 static struct blob *install_locked(struct cairn_cache *c, const struct publish *p,
-				   struct chain **chain, bool *healed)
+				   struct chain **chain, bool *healed) CAIRN_REQUIRES(&c->mu)
 {
 	struct blob *b = blob_find_locked(c, p->digest);
 	int64_t now = cairn_real_ns(c->clock);
@@ -159,7 +160,7 @@ enum cairn_code publish(struct cairn_cache *c, const struct publish *p, struct b
 		if (p->flush_failed != NULL) *p->flush_failed = true;
 		return cairn_err_sys(err, errno, "flush a blob's data in %s", c->dir);
 	}
-	pthread_mutex_t *name = blob_name_lock(c, p->digest);
+	struct mutex *name = blob_name_lock(c, p->digest);
 	lock(name);
 	enum cairn_code code = publish_named(c, p, ret, present, before, err);
 	unlock(name);

@@ -81,6 +81,7 @@ static void proof_add(struct cairn_cache *c, struct blob *b, const struct genera
 /* ---- open files */
 
 static void idle_remove_locked(struct cairn_cache *c, struct blob_file *f)
+	CAIRN_REQUIRES(&c->read_mu)
 {
 	*(f->lru_prev != NULL ? &f->lru_prev->lru_next : &c->files_head) = f->lru_next;
 	*(f->lru_next != NULL ? &f->lru_next->lru_prev : &c->files_tail) = f->lru_prev;
@@ -88,7 +89,7 @@ static void idle_remove_locked(struct cairn_cache *c, struct blob_file *f)
 	c->files_idle--;
 }
 
-static void idle_add_locked(struct cairn_cache *c, struct blob_file *f)
+static void idle_add_locked(struct cairn_cache *c, struct blob_file *f) CAIRN_REQUIRES(&c->read_mu)
 {
 	f->lru_prev = c->files_tail;
 	f->lru_next = NULL;
@@ -108,7 +109,7 @@ static void file_free(struct cairn_cache *c, struct blob_file *f)
 	windows_orphan(c, f);
 	close(f->fd);
 	chain_fini(&f->chain);
-	pthread_mutex_destroy(&f->check);
+	pthread_mutex_destroy(&f->check.os);
 	blob_unref(f->blob);
 	free(f);
 }
@@ -180,7 +181,7 @@ static struct blob_file *file_new(struct cairn_cache *c, struct blob *b, int fd)
 	f->fd = fd;
 	f->opens = 1;
 	chain_init(&f->chain, b->digest.alg);
-	pthread_mutex_init(&f->check, NULL);
+	pthread_mutex_init(&f->check.os, NULL);
 	lock(&c->read_mu);
 	struct blob_file *other = b->file;
 	if (other == NULL) {
@@ -202,7 +203,7 @@ static enum cairn_code file_open(struct cairn_cache *c, struct blob *b, struct b
 	*ret = file_get(c, b);
 	if (*ret != NULL) return CAIRN_OK;
 	/* Under the name's lock: else a healed blob could get its old file. */
-	pthread_mutex_t *name = blob_name_lock(c, &b->digest);
+	struct mutex *name = blob_name_lock(c, &b->digest);
 	lock(name);
 	enum cairn_code code = CAIRN_OK;
 	int fd = blob_open_file(c, &b->digest);
@@ -266,7 +267,7 @@ uint64_t cairn_blob_size(const struct cairn_blob *blob)
 /* The open file has no name any more: it was replaced by a good one, or deleted by a stranger. */
 static enum cairn_code blob_lost(struct cairn_cache *c, struct blob_file *f, struct cairn_err *err)
 {
-	pthread_mutex_t *name = blob_name_lock(c, &f->blob->digest);
+	struct mutex *name = blob_name_lock(c, &f->blob->digest);
 	lock(name); /* who replaces it says so before he lets go */
 	enum cairn_code code = f->stale ? blob_damage_err(f->blob, "replaced meanwhile", err)
 					: blob_damaged(c, f->blob, "its file was deleted", err);

@@ -121,9 +121,9 @@ static struct cairn_cache *new_cache(const struct cairn_cache_opts *opts)
 	c->open_boot_ns = cairn_boot_ns(c->clock);
 	c->lock_fd = c->ingest_fd = -1;
 	for (size_t i = 0; i < CAIRN_LEN(c->blob_fds); i++) c->blob_fds[i] = -1;
-	for (size_t i = 0; i < NAME_LOCKS; i++) pthread_mutex_init(&c->names[i], NULL);
-	pthread_mutex_init(&c->mu, NULL);
-	pthread_mutex_init(&c->read_mu, NULL);
+	for (size_t i = 0; i < NAME_LOCKS; i++) pthread_mutex_init(&c->names[i].os, NULL);
+	pthread_mutex_init(&c->mu.os, NULL);
+	pthread_mutex_init(&c->read_mu.os, NULL);
 	init_cond(&c->dirty_cond);
 	init_cond(&c->jobs_cond);
 	c->dirty_tail = &c->dirty_head;
@@ -180,9 +180,9 @@ static void free_cache(struct cairn_cache *c)
 		if (c->blob_fds[i] >= 0) close(c->blob_fds[i]);
 	}
 	if (c->ingest_fd >= 0) close(c->ingest_fd);
-	for (size_t i = 0; i < NAME_LOCKS; i++) pthread_mutex_destroy(&c->names[i]);
-	pthread_mutex_destroy(&c->mu);
-	pthread_mutex_destroy(&c->read_mu);
+	for (size_t i = 0; i < NAME_LOCKS; i++) pthread_mutex_destroy(&c->names[i].os);
+	pthread_mutex_destroy(&c->mu.os);
+	pthread_mutex_destroy(&c->read_mu.os);
 	pthread_cond_destroy(&c->dirty_cond);
 	pthread_cond_destroy(&c->jobs_cond);
 	if (c->lock_fd >= 0) close(c->lock_fd); /* last: another may open it from here on */

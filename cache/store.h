@@ -34,6 +34,20 @@
 #define USED_SAVE_NS (60 * CAIRN_NS_PER_S)  /* a blob's last use is written so often at most */
 #define PIECE CAIRN_CHAIN_STEP
 
+struct CAIRN_MUTEX mutex {
+	pthread_mutex_t os;
+};
+
+static inline void lock(struct mutex *mu) CAIRN_ACQUIRES(mu) CAIRN_LOCKS_UNCHECKED
+{
+	pthread_mutex_lock(&mu->os);
+}
+
+static inline void unlock(struct mutex *mu) CAIRN_RELEASES(mu) CAIRN_LOCKS_UNCHECKED
+{
+	pthread_mutex_unlock(&mu->os);
+}
+
 /* ---- jobs */
 
 struct job {
@@ -82,7 +96,7 @@ struct window;
 struct blob_file {
 	struct blob *blob; /* counted */
 	int fd;
-	pthread_mutex_t check;
+	struct mutex check;
 	struct chain chain; /* guarded by check; n 0: not loaded */
 	bool chain_loaded;  /* guarded by check */
 	/* guarded by read_mu */
@@ -151,7 +165,7 @@ struct ingest_data {
 struct ingest {
 	char *ref;
 	atomic_uint refs;
-	pthread_mutex_t io;
+	struct mutex io;
 	/* guarded by mu */
 	bool gone; /* not in the map any more */
 	struct cairn_ingest *session;
@@ -180,9 +194,9 @@ struct cairn_cache {
 	char dir[PATH_MAX];
 	int lock_fd, ingest_fd, blob_fds[CAIRN_SHA512 + 1];
 	struct index *index;
-	pthread_mutex_t names[NAME_LOCKS];
+	struct mutex names[NAME_LOCKS];
 
-	pthread_mutex_t mu;
+	struct mutex mu;
 	struct table tables[CAIRN_SHA512 + 1];
 	struct cairn_cache_stats stats; /* the part that is counted as it changes */
 	struct ingest **ingests;	/* sorted by ref */
@@ -200,23 +214,13 @@ struct cairn_cache {
 	pthread_t job_threads[JOB_THREADS];
 	size_t job_threads_n;
 
-	pthread_mutex_t read_mu;
+	struct mutex read_mu;
 	struct blob_file *files_head, *files_tail; /* idle, oldest first */
 	size_t files_idle;
 	struct window *windows_head, *windows_tail; /* idle, oldest first */
 	uint64_t windows_bytes;
 	atomic_uint_fast64_t read_bytes, written_bytes;
 };
-
-static inline void lock(pthread_mutex_t *mu)
-{
-	pthread_mutex_lock(mu);
-}
-
-static inline void unlock(pthread_mutex_t *mu)
-{
-	pthread_mutex_unlock(mu);
-}
 
 /* jobs.c */
 enum cairn_code jobs_start(struct cairn_cache *c, struct cairn_err *err);
@@ -253,7 +257,7 @@ void blob_set_damaged_locked(struct cairn_cache *c, struct blob *b, bool damaged
 void blob_drop_if_useless_locked(struct cairn_cache *c, struct blob *b) CAIRN_REQUIRES(&c->mu);
 /* The DATA_LOSS of a blob already known to be damaged. */
 enum cairn_code blob_damage_err(const struct blob *b, const char *why, struct cairn_err *err);
-pthread_mutex_t *blob_name_lock(struct cairn_cache *c, const struct cairn_digest *digest);
+struct mutex *blob_name_lock(struct cairn_cache *c, const struct cairn_digest *digest);
 int blob_open_file(struct cairn_cache *c, const struct cairn_digest *digest);
 
 /* labels.c */

@@ -27,14 +27,14 @@ struct window {
 	int64_t idle_since_ns;
 };
 
-static void idle_remove_locked(struct cairn_cache *c, struct window *w)
+static void idle_remove_locked(struct cairn_cache *c, struct window *w) CAIRN_REQUIRES(&c->read_mu)
 {
 	*(w->lru_prev != NULL ? &w->lru_prev->lru_next : &c->windows_head) = w->lru_next;
 	*(w->lru_next != NULL ? &w->lru_next->lru_prev : &c->windows_tail) = w->lru_prev;
 	w->lru_prev = w->lru_next = NULL;
 }
 
-static void idle_add_locked(struct cairn_cache *c, struct window *w)
+static void idle_add_locked(struct cairn_cache *c, struct window *w) CAIRN_REQUIRES(&c->read_mu)
 {
 	w->lru_prev = c->windows_tail;
 	w->lru_next = NULL;
@@ -58,6 +58,7 @@ static void window_free(struct window *w)
 
 /* Take the oldest idle window out, if there is a reason to; the caller frees it unlocked. */
 static struct window *take_idle_locked(struct cairn_cache *c, int64_t then_boot_ns)
+	CAIRN_REQUIRES(&c->read_mu)
 {
 	struct window *w = c->windows_head;
 	if (w == NULL) return NULL;

@@ -39,16 +39,17 @@ static enum cairn_code lost_err(const struct ingest *ing, struct cairn_err *err)
 			     ing->ref);
 }
 
-static enum cairn_code begin_locked(struct cairn_ingest *s, struct write *w, struct cairn_err *err)
+static enum cairn_code begin_locked(struct cairn_cache *c, struct cairn_ingest *s, struct write *w,
+				    struct cairn_err *err) CAIRN_REQUIRES(&c->mu)
 {
 	struct ingest *ing = s->ingest;
 	if (!session_current_locked(s)) return session_over(s, err);
 	if (ing->data->broken) {
-		ingest_restart_locked(s->cache, ing);
+		ingest_restart_locked(c, ing);
 		return lost_err(ing, err);
 	}
 	if (w->offset == 0 && (ing->offset > 0 || ing->blob != NULL)) {
-		ingest_restart_locked(s->cache, ing);
+		ingest_restart_locked(c, ing);
 	} else if (w->offset != ing->offset) {
 		return cairn_err_set(
 			err, CAIRN_OUT_OF_RANGE,
@@ -253,7 +254,7 @@ enum cairn_code cairn_ingest_write(struct cairn_ingest *s, uint64_t offset,
 	cairn_ingest_ref(s); /* it may be closed while this runs */
 	lock(&s->ingest->io);
 	lock(&c->mu);
-	code = begin_locked(s, &w, err);
+	code = begin_locked(c, s, &w, err);
 	unlock(&c->mu);
 	if (code == CAIRN_OK && w.copy_first) code = ingest_make_private(s, err);
 	if (code == CAIRN_OK) code = append(s, &w, spans, n, err);

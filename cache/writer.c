@@ -28,7 +28,7 @@ struct op {
 	void *states;
 };
 
-static void add_locked(struct cairn_cache *c, struct dirty *d)
+static void add_locked(struct cairn_cache *c, struct dirty *d) CAIRN_REQUIRES(&c->mu)
 {
 	d->queued = true;
 	d->next = NULL;
@@ -59,6 +59,7 @@ static int64_t real_of_boot(struct cairn_cache *c, int64_t boot_ns)
 }
 
 static void take_blob_locked(struct cairn_cache *c, struct blob *b, struct op *op)
+	CAIRN_REQUIRES(&c->mu)
 {
 	op->blob = b;
 	op->row.digest = b->digest;
@@ -125,7 +126,7 @@ static struct ingest_data *data_of(struct dirty *d)
 	return (struct ingest_data *)((char *)d - offsetof(struct ingest_data, dirty));
 }
 
-static size_t take_locked(struct cairn_cache *c, struct op *ops)
+static size_t take_locked(struct cairn_cache *c, struct op *ops) CAIRN_REQUIRES(&c->mu)
 {
 	size_t n = 0;
 	memset(ops, 0, BATCH * sizeof(*ops));
@@ -173,7 +174,7 @@ static void apply(struct index *x, struct op *op)
 	}
 }
 
-static void wait_until_locked(struct cairn_cache *c, int64_t ms)
+static void wait_until_locked(struct cairn_cache *c, int64_t ms) CAIRN_REQUIRES(&c->mu)
 {
 	struct timespec until;
 	clock_gettime(CLOCK_MONOTONIC, &until);
@@ -181,7 +182,7 @@ static void wait_until_locked(struct cairn_cache *c, int64_t ms)
 	until.tv_sec += ms / 1000 + until.tv_nsec / 1000000000;
 	until.tv_nsec %= 1000000000;
 	while (!c->writer_stop) {
-		if (pthread_cond_timedwait(&c->dirty_cond, &c->mu, &until) == ETIMEDOUT) break;
+		if (pthread_cond_timedwait(&c->dirty_cond, &c->mu.os, &until) == ETIMEDOUT) break;
 	}
 }
 
@@ -219,7 +220,7 @@ static void *writer_thread(void *arg)
 	lock(&c->mu);
 	for (;;) {
 		while (c->dirty_head == NULL && !c->writer_stop) {
-			pthread_cond_wait(&c->dirty_cond, &c->mu);
+			pthread_cond_wait(&c->dirty_cond, &c->mu.os);
 		}
 		if (c->dirty_head == NULL) break;
 		if (n < BATCH) wait_until_locked(c, BATCH_MS);
