@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "cache/cache.h"
 #include "cmd/cairnd_notify.h"
+#include "cmd/cairnd_trim.h"
 #include "config/config.h"
 #include "plugin/plugin.h"
 #include "rpc/rpc.h"
@@ -282,6 +283,7 @@ static int run(const char *config_path)
 	if (start(&d, &err) == CAIRN_OK) {
 		log_ready(&d);
 		cairn_notify("READY=1");
+		cairn_trim_startup();
 		serve(&signals);
 		cairn_notify("STOPPING=1");
 	} else {
