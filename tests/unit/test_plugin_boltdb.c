@@ -236,6 +236,109 @@ static void read__survives_random_damage(void **state)
 	assert_true(refused > 0);
 }
 
+/* ---- files made by hand ---- */
+
+static void put16(uint8_t *at, uint16_t v)
+{
+	memcpy(at, &v, sizeof(v));
+}
+
+static void put64(uint8_t *at, uint64_t v)
+{
+	memcpy(at, &v, sizeof(v));
+}
+
+static uint64_t get64(const uint8_t *at)
+{
+	uint64_t v;
+	memcpy(&v, at, sizeof(v));
+	return v;
+}
+
+/* Set root and transaction of the meta page at file + page * 4096, and make it sound. */
+static void set_meta(uint8_t *file, size_t page, uint64_t root, uint64_t txid)
+{
+	uint8_t *m = file + page * 4096 + 16;
+	uint64_t sum = UINT64_C(14695981039346656037);
+	put64(m + 16, root);
+	put64(m + 48, txid);
+	for (size_t i = 0; i < 56; i++) sum = (sum ^ m[i]) * UINT64_C(1099511628211);
+	put64(m + 56, sum);
+}
+
+static void read__takes_the_newer_of_two_sound_states(void **state)
+{
+	struct fixture *f = *state;
+	struct cairn_err err;
+	const uint8_t *first = f->data + 16, *second = f->data + 4096 + 16;
+	const uint64_t tx =
+		get64(first + 48) > get64(second + 48) ? get64(first + 48) : get64(second + 48);
+	const uint64_t root =
+		get64((get64(first + 48) == tx ? first : second) + 16); /* of the newest */
+	for (size_t newer = 0; newer < 2; newer++) {
+		struct cairn_records r;
+		bool running;
+		set_meta(f->data, newer, root, tx + 1);
+		set_meta(f->data, 1 - newer, 0, tx); /* where no root can be */
+		put(f, f->data, f->len);
+		assert_int_equal(cairn_boltdb_read(f->path, &r, &running, &err), CAIRN_OK);
+		assert_is_the_fixture(&r);
+		cairn_records_fini(&r);
+	}
+}
+
+/* Sizes and positions of every element, one at a time, set so that key or value leave the page. */
+static void read__refuses_elements_that_reach_outside(void **state)
+{
+	struct fixture *f = *state;
+	size_t refused = 0;
+	put(f, f->data, f->len);
+	int fd = open(f->path, O_WRONLY | O_CLOEXEC);
+	for (size_t at = 2 * 4096; at < f->len; at += 4096) {
+		const uint8_t *page = f->data + at;
+		const size_t count = page[8] == 0x02 ? page[10] : 0;
+		for (size_t field = 0; field < count * 3; field++) {
+			const size_t where = at + 16 + field / 3 * 16 + 4 + field % 3 * 4;
+			const uint32_t huge = 0xfffffff0;
+			struct cairn_err err;
+			struct cairn_records r;
+			bool running;
+			assert_int_equal(pwrite(fd, &huge, 4, (off_t)where), 4);
+			if (cairn_boltdb_read(f->path, &r, &running, &err) == CAIRN_OK) {
+				cairn_records_fini(&r); /* a page that is not in use */
+			} else {
+				refused++;
+				assert_int_equal(err.code, CAIRN_DATA_LOSS);
+			}
+			assert_int_equal(pwrite(fd, f->data + where, 4, (off_t)where), 4);
+		}
+	}
+	close(fd);
+	assert_true(refused >= 44 * 3);
+}
+
+/* Three levels of branches, each of whose 250 elements leads to the same page: few pages, 16
+ * million ways. The walk must not take them all. */
+static void read__ends_when_many_ways_lead_to_one_page(void **state)
+{
+	struct fixture *f = *state;
+	struct cairn_err err;
+	struct cairn_records r;
+	bool running;
+	for (uint64_t id = 2; id <= 5; id++) {
+		uint8_t *page = f->data + id * 4096;
+		memset(page, 0, 4096);
+		put64(page, id);
+		put16(page + 8, id == 5 ? 0x02 : 0x01);
+		put16(page + 10, id == 5 ? 0 : 250);
+		for (size_t i = 0; i < 250 && id < 5; i++) put64(page + 16 + i * 16 + 8, id + 1);
+	}
+	set_meta(f->data, 0, 2, 1000001);
+	put(f, f->data, f->len);
+	assert_int_equal(cairn_boltdb_read(f->path, &r, &running, &err), CAIRN_DATA_LOSS);
+	assert_non_null(strstr(err.msg, "cycle"));
+}
+
 /* Every branch page made to point at itself: a cycle must end. */
 static void read__ends_when_pages_form_a_cycle(void **state)
 {
@@ -270,6 +373,12 @@ int main(void)
 		cmocka_unit_test_setup_teardown(read__survives_truncation_anywhere, set_up,
 						tear_down),
 		cmocka_unit_test_setup_teardown(read__survives_random_damage, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(read__takes_the_newer_of_two_sound_states, set_up,
+						tear_down),
+		cmocka_unit_test_setup_teardown(read__refuses_elements_that_reach_outside, set_up,
+						tear_down),
+		cmocka_unit_test_setup_teardown(read__ends_when_many_ways_lead_to_one_page, set_up,
+						tear_down),
 		cmocka_unit_test_setup_teardown(read__ends_when_pages_form_a_cycle, set_up,
 						tear_down),
 	};

@@ -676,6 +676,17 @@ static void import__names_what_is_recorded_but_absent(void **state)
 	assert_int_equal(o.last->recorded, 44);
 	assert_int_equal(o.last->absent_total, 0);
 	outcome_fini(&o);
+	/* here, but not whole, and no longer to be had */
+	struct verified v;
+	spoil(state_path(f, "k8s 9", path));
+	verify(f, NULL, 0, &v);
+	assert_int_equal(v.n, 1);
+	verified_fini(&v);
+	unlink(content_path(f, "k8s 9", path));
+	import(f, f->content, META_DB, &o);
+	assert_int_equal(o.last->absent_total, 1);
+	outcome_fini(&o);
+	put(f, "k8s 9");
 	/* another node, where two of them are not to be had; one of these counts in two namespaces
 	 */
 	close_daemon(f);
