@@ -37,11 +37,9 @@ static bool ask_installed(char *buf, size_t cap)
 }
 
 static const char both_1[] =
-	"# containerd's own content store must be off: with both on, containerd 1.x takes its "
-	"own,\n"
-	"# as a rule its own, and says nothing. If the file has this key already, add to that "
-	"list; a key may appear\n"
-	"# only once, and only above the first [table].\n";
+	"# containerd's own content store must be off: with both on, containerd 1.x uses one of\n"
+	"# them, usually its own, and says nothing. If the file has this key already, add to that\n"
+	"# list; a key may appear only once, and only above the first [table].\n";
 static const char both_2[] =
 	"# containerd's own content store must be off: with both on, containerd 2.x fails with\n"
 	"# \"multiple plugins\" and starts without images. If the file has this key already, add "

@@ -315,11 +315,12 @@ static void print_explain(const struct ctl *ctl, const Cairn__V1__ExplainRespons
 static int run_explain(struct ctl *ctl, int argc, char **argv)
 {
 	static const struct option own[] = {{0}};
-	Cairn__V1__ExplainRequest request = CAIRN__V1__EXPLAIN_REQUEST__INIT;
+	Cairn__V1__ExplainRequest request;
 	ProtobufCMessage *msg;
 	struct cairn_err err;
 	(void)ctl_getopt(ctl, argc, argv, own);
 	if (optind + 1 != argc) return ctl_usage(ctl, "explain takes one digest");
+	cairn__v1__explain_request__init(&request);
 	request.digest = argv[optind];
 	if (ctl_call(ctl, "Explain", &request.base, &cairn__v1__explain_response__descriptor, &msg,
 		     &err) != CAIRN_OK) {

@@ -338,8 +338,8 @@ static bool make_absolute(const char *path, char buf[static PATH_LIMIT])
 static int run_transfer(struct ctl *ctl, int argc, char **argv, bool import)
 {
 	static const struct option own[] = {{"metadata", required_argument, NULL, 'm'}, {0}};
-	Cairn__V1__ImportRequest in = CAIRN__V1__IMPORT_REQUEST__INIT;
-	Cairn__V1__ExportRequest out = CAIRN__V1__EXPORT_REQUEST__INIT;
+	Cairn__V1__ImportRequest in;
+	Cairn__V1__ExportRequest out;
 	char directory[PATH_LIMIT], metadata[PATH_LIMIT] = "";
 	struct work work = {.ctl = ctl};
 	struct cairn_err err;
@@ -353,6 +353,8 @@ static int run_transfer(struct ctl *ctl, int argc, char **argv, bool import)
 	if (argv[optind][0] == '\0' || !make_absolute(argv[optind], directory)) {
 		return ctl_usage(ctl, "no valid directory");
 	}
+	cairn__v1__import_request__init(&in);
+	cairn__v1__export_request__init(&out);
 	in.directory = out.directory = directory;
 	in.metadata = out.metadata = metadata;
 	enum cairn_code rc =

@@ -241,7 +241,8 @@ static enum cairn_code tell_transfer(void *arg, const struct cairn_job_counts *c
 				     struct cairn_err *err)
 {
 	struct telling *t = arg;
-	Cairn__V1__TransferProgress msg = CAIRN__V1__TRANSFER_PROGRESS__INIT;
+	Cairn__V1__TransferProgress msg;
+	cairn__v1__transfer_progress__init(&msg);
 	set_counts(&msg, counts);
 	if (n > 0) msg.failures = cairn_call_alloc(t->call, n * sizeof(void *));
 	for (size_t i = 0; i < n; i++) {
@@ -259,7 +260,8 @@ static enum cairn_code send_report(struct telling *t, const struct cairn_job_cou
 				   struct cairn_err *err)
 {
 	const struct cairn_records_report *r = &t->transfer.report;
-	Cairn__V1__TransferProgress msg = CAIRN__V1__TRANSFER_PROGRESS__INIT;
+	Cairn__V1__TransferProgress msg;
+	cairn__v1__transfer_progress__init(&msg);
 	set_counts(&msg, counts);
 	msg.done = true;
 	msg.records_known = r->known;

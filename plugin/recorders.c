@@ -38,12 +38,12 @@ static enum cairn_code ask_one(struct cairn_call *call, struct cairn_channel *ch
 			       const char *ns, const char *digest, bool *ret_found,
 			       struct cairn_recorder *ret, struct cairn_err *err)
 {
-	Containerd__Services__Content__V1__InfoRequest request =
-		CONTAINERD__SERVICES__CONTENT__V1__INFO_REQUEST__INIT;
+	Containerd__Services__Content__V1__InfoRequest request;
 	const struct cairn_header header = {"containerd-namespace", ns};
 	cairn_auto(free_message) ProtobufCMessage *msg = NULL;
 	char text[CAIRN_DIGEST_STR];
 	snprintf(text, sizeof(text), "%s", digest);
+	containerd__services__content__v1__info_request__init(&request);
 	request.digest = text;
 	enum cairn_code rc = cairn_channel_unary(
 		channel, "/containerd.services.content.v1.Content/Info", &header, 1, ASK_MS,
@@ -62,11 +62,11 @@ static enum cairn_code ask(struct cairn_call *call, struct cairn_channel *channe
 			   const struct cairn_digest *digest, struct cairn_recorder **ret,
 			   size_t *ret_n, struct cairn_err *err)
 {
-	Containerd__Services__Namespaces__V1__ListNamespacesRequest request =
-		CONTAINERD__SERVICES__NAMESPACES__V1__LIST_NAMESPACES_REQUEST__INIT;
+	Containerd__Services__Namespaces__V1__ListNamespacesRequest request;
 	cairn_auto(free_message) ProtobufCMessage *msg = NULL;
 	char text[CAIRN_DIGEST_STR];
 	size_t n = 0;
+	containerd__services__namespaces__v1__list_namespaces_request__init(&request);
 	enum cairn_code rc = cairn_channel_unary(
 		channel, "/containerd.services.namespaces.v1.Namespaces/List", NULL, 0, ASK_MS,
 		&request.base,
