@@ -5,6 +5,7 @@
  *   blobs/<alg>/<hex>     whole, verified, immutable, published by rename
  *   ingest/               unfinished data
  *   index.db              SQLite, WAL: what the files alone cannot tell
+ *   reserve               nothing: space to open in when the disk is full
  *
  * A blob is CACHED (nobody outside may have a record of it) or REFERENCED (somebody may). In doubt
  * it is referenced: after an unclean end, after a lost index, and after adoption every blob is,
@@ -306,6 +307,10 @@ void cairn_ingest_close(struct cairn_ingest *ing);
  * The close gives back the opener's reference. Returns ing. Memory only; any thread. */
 struct cairn_ingest *cairn_ingest_ref(struct cairn_ingest *ing);
 void cairn_ingest_unref(struct cairn_ingest *ing); /* NULL is fine */
+
+/* Drop the session's own ingest and its data, unless another has its ref by now. The session must
+ * still be closed. Memory only. */
+void cairn_ingest_abort(struct cairn_ingest *ing);
 
 /* Drop an ingest and its data. Open ones end: the writer's next call says ABORTED; the ref is free
  * at once. Unknown refs are fine. Memory only. */

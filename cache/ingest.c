@@ -273,6 +273,13 @@ void cairn_ingest_close(struct cairn_ingest *s)
 	cairn_ingest_unref(s);
 }
 
+void cairn_ingest_abort(struct cairn_ingest *s)
+{
+	lock(&s->cache->mu);
+	if (session_current_locked(s)) ingest_remove_locked(s->cache, s->ingest);
+	unlock(&s->cache->mu);
+}
+
 void cairn_cache_abort(struct cairn_cache *c, const char *ref)
 {
 	bool found;

@@ -182,6 +182,17 @@ static enum cairn_code load_rows(struct loading *l, struct cairn_err *err)
 	return index_rebuild(c->index, l->real_ns, err);
 }
 
+/* A name that is seen after a crash may not be durable yet; who is told of the blob records it. */
+static enum cairn_code flush_names(struct cairn_cache *c, struct cairn_err *err)
+{
+	for (uint8_t alg = CAIRN_SHA256; alg <= CAIRN_SHA512; alg++) {
+		if (fsync(c->blob_fds[alg]) != 0)
+			return cairn_err_sys(err, errno, "flush the folder %s/blobs/%s", c->dir,
+					     cairn_alg_name(alg));
+	}
+	return CAIRN_OK;
+}
+
 /* The durable mark of doubt, before anybody is served. */
 static enum cairn_code mark_open(struct loading *l, struct cairn_err *err)
 {
@@ -205,6 +216,7 @@ enum cairn_code load_store(struct cairn_cache *c, struct cairn_err *err)
 	for (uint8_t alg = CAIRN_SHA256; alg <= CAIRN_SHA512 && code == CAIRN_OK; alg++) {
 		code = scan_blobs(&l, alg, err);
 	}
+	if (code == CAIRN_OK && l.unclean) code = flush_names(c, err);
 	if (code == CAIRN_OK) judge_all(&l);
 	if (code == CAIRN_OK) code = load_ingests(&l, err);
 	if (code == CAIRN_OK) code = mark_open(&l, err);

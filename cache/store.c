@@ -101,6 +101,45 @@ static enum cairn_code take_lock(struct cairn_cache *c, struct cairn_err *err)
 	return CAIRN_OK;
 }
 
+/* ---- room to open in
+ *
+ * Opening writes a little. A store that could not be opened on a full disk could not be emptied
+ * either: images are deleted through it. So a file holds some space that is given up then. */
+
+static void reserve_path(const struct cairn_cache *c, char path[static PATH_MAX + 16])
+{
+	snprintf(path, PATH_MAX + 16, "%s/reserve", c->dir);
+}
+
+static uint64_t disk_free(const struct cairn_cache *c)
+{
+	struct statvfs fs;
+	return fstatvfs(c->lock_fd, &fs) == 0 ? (uint64_t)fs.f_bavail * fs.f_frsize : 0;
+}
+
+static void reserve_give_up(const struct cairn_cache *c)
+{
+	char path[PATH_MAX + 16];
+	reserve_path(c, path);
+	if (disk_free(c) >= RESERVE_BYTES) return;
+	if (unlink(path) == 0)
+		cairn_log(CAIRN_LOG_WARN, "disk_full", CAIRN_STR("state_dir", c->dir),
+			  CAIRN_STR("action", "the reserve is given up"));
+}
+
+static void reserve_keep(const struct cairn_cache *c)
+{
+	char path[PATH_MAX + 16];
+	struct stat st;
+	reserve_path(c, path);
+	if (lstat(path, &st) == 0 && st.st_size == RESERVE_BYTES) return;
+	if (disk_free(c) < 4 * RESERVE_BYTES) return;
+	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0) return;
+	if (posix_fallocate(fd, 0, RESERVE_BYTES) != 0) (void)unlink(path);
+	close(fd);
+}
+
 /* ---- open */
 
 static void init_cond(pthread_cond_t *cond)
@@ -198,11 +237,13 @@ enum cairn_code cairn_cache_open(const struct cairn_cache_opts *opts, struct cai
 	struct cairn_cache *c = new_cache(opts);
 	memcpy(c->dir, opts->dir, strlen(opts->dir) + 1);
 	enum cairn_code code = take_lock(c, err);
+	if (code == CAIRN_OK) reserve_give_up(c);
 	if (code == CAIRN_OK) code = open_dirs(c, err);
 	if (code == CAIRN_OK) code = load_store(c, err);
 	if (code == CAIRN_OK) code = writer_start(c, err);
 	if (code == CAIRN_OK) code = jobs_start(c, err);
 	if (code == CAIRN_OK) {
+		reserve_keep(c);
 		*ret = c;
 		return CAIRN_OK;
 	}

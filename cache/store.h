@@ -29,6 +29,7 @@
 #define WINDOW_BYTES (UINT64_C(4) << 20) /* what one mapping covers */
 #define WINDOWS_BYTES_MAX (32u << 20)	 /* mapped in all, unless views in use need more */
 #define WINDOW_IDLE_NS (5 * CAIRN_NS_PER_S)
+#define RESERVE_BYTES (2 << 20) /* given up to open on a full disk */
 #define CHECKPOINT_BYTES (UINT64_C(64) << 20)
 #define WRITEBACK_BYTES (UINT64_C(8) << 20) /* dirty bytes after which writeback is started */
 #define USED_SAVE_NS (60 * CAIRN_NS_PER_S)  /* a blob's last use is written so often at most */

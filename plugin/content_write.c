@@ -105,7 +105,7 @@ static bool already_referenced(struct session *s)
 static enum cairn_code refuse_existing(struct session *s, struct cairn_err *err)
 {
 	char text[CAIRN_DIGEST_STR];
-	cairn_cache_abort(s->service->cache, s->ref);
+	cairn_ingest_abort(s->ing);
 	return cairn_err_set(err, CAIRN_ALREADY_EXISTS, "content %s already exists",
 			     cairn_digest_format(&s->in.expected, text));
 }

@@ -602,6 +602,19 @@ static void fill_up(struct store *s)
 	assert_ok(cairn_cache_ingest_status(s->cache, "a", &st, &err));
 	assert_int_equal(st.offset, 6 * MIB);
 	store_close(s);
+	/* To the last block, by somebody else; and it opens all the same, or nobody could delete.
+	 */
+	char path[512];
+	snprintf(path, sizeof(path), "%s/foreign", s->dir);
+	int fd = open(path, O_CREAT | O_WRONLY, 0600);
+	for (size_t n = MIB; n > 0;) {
+		if (write(fd, big.data, n) <= 0) n /= 2;
+	}
+	close(fd);
+	store_open(s);
+	assert_int_equal(state_of(s, &small.digest), CAIRN_BLOB_REFERENCED);
+	assert_ok(read_and_compare(s, &small, &err));
+	store_close(s);
 	content_free(&small);
 	content_free(&big);
 }
