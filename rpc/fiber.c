@@ -48,7 +48,7 @@
 
 #define POOL_MAX 64 /* stacks kept for reuse; more are given back to the kernel */
 
-#define NOT_INLINED __attribute__((noinline, noclone))
+#define NOT_INLINED __attribute__((noinline))
 
 /* One side of a switch: a stack that is left now and gone back to later. */
 struct side {

@@ -108,12 +108,14 @@ static bool has_nul(const ProtobufCMessageDescriptor *type, const uint8_t *data,
 			protobuf_c_message_descriptor_get_field(type, f.number);
 		const uint8_t *at = data + f.bytes.at;
 		if (d == NULL) continue;
-		if (d->type == PROTOBUF_C_TYPE_STRING && memchr(at, 0, (size_t)f.value) != NULL)
+		if (d->type == PROTOBUF_C_TYPE_STRING && memchr(at, 0, (size_t)f.value) != NULL) {
 			return true;
+		}
+		/* Our types do not nest in themselves: no input makes this deep. */
 		if (d->type == PROTOBUF_C_TYPE_MESSAGE &&
-		    has_nul(d->descriptor, at,
-			    (size_t)f.value)) /* our types do not nest in themselves */
+		    has_nul(d->descriptor, at, (size_t)f.value)) {
 			return true;
+		}
 	}
 	return false;
 }

@@ -18,7 +18,7 @@
 
 static _Thread_local bool is_worker;
 
-__attribute__((noinline, noclone)) bool cairn_rpc_on_worker(void)
+__attribute__((noinline)) bool cairn_rpc_on_worker(void)
 {
 	bool b = is_worker;
 	__asm__ volatile("" : "+r"(b)); /* not pure: see fiber.c on thread-local variables */

@@ -355,7 +355,9 @@ static inline int fixture_setup(void **state)
 	if (mkdtemp(f->dir) == NULL) return -1;
 	snprintf(f->path, sizeof(f->path), "%s/sock", f->dir);
 	snprintf(f->target, sizeof(f->target), "unix:%s", f->path);
-	OK(cairn_rpc_new(NULL, &f->rpc, &err));
+	/* Two polling threads, so that completions of one call come on different ones. */
+	const struct cairn_rpc_opts opts = {.pollers = 2};
+	OK(cairn_rpc_new(&opts, &f->rpc, &err));
 	fixture_start(f);
 	OK(cairn_channel_new(f->rpc, f->target, NULL, &f->channel, &err));
 	*state = f;
