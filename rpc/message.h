@@ -10,7 +10,10 @@
 #include "rpc/arena.h"
 #include "rpc/rpc.h"
 
-/* What a message may grow to when it is decoded: repeated small fields take many times their
+/* gRPC checks the length of a received message (CAIRN_RPC_MESSAGE_MAX) only once it is there, so a
+ * peer can make it hold one of up to 4 GiB: peers are root on this machine, or have a certificate.
+ *
+ * What a message may grow to when it is decoded: repeated small fields take many times their
  * encoded size. */
 #define CAIRN_RPC_UNPACKED_MAX ((size_t)64 << 20)
 

@@ -452,7 +452,7 @@ static void drain__ends_waits_and_lets_calls_end(void **state)
 static void idle_connections__do_not_delay_drain(void **state)
 {
 	struct fixture *f = *state;
-	int fds[3];
+	int fds[4];
 	still_answers(f);
 	fds[0] = raw_connect(f->path);
 	fds[1] = raw_open(f->path); /* answers no ping */
@@ -460,11 +460,15 @@ static void idle_connections__do_not_delay_drain(void **state)
 	raw_call(fds[2], 1, "/test.T/Nothing", NULL);
 	raw_frame(fds[2], RAW_DATA, RAW_END_STREAM, 1, NULL, 0);
 	assert_int_equal(raw_status(fds[2]), CAIRN_UNIMPLEMENTED);
+	fds[3] = raw_open(f->path);
+	raw_call(fds[3], 1, UNARY, NULL); /* its message never comes */
+	raw_call(fds[3], 3, "/test.T/Nothing", NULL);
+	assert_int_equal(raw_status(fds[3]), CAIRN_UNIMPLEMENTED); /* so it has been heard */
 	int64_t begun = now_ns();
 	assert_int_equal(cairn_rpc_server_drain(f->server, 60000), 0);
 	assert_true(now_ns() - begun < 5 * INT64_C(1000000000));
 	cairn_rpc_server_free(cairn_steal(&f->server));
-	for (int i = 0; i < 3; i++) close(fds[i]);
+	for (int i = 0; i < 4; i++) close(fds[i]);
 }
 
 static void server__may_be_freed_without_start(void **state)
