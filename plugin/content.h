@@ -11,6 +11,7 @@ typedef Containerd__Services__Content__V1__Info pb_info;
 typedef Containerd__Services__Content__V1__Status pb_status;
 
 #define CAIRN_CONTENT_LIST_BATCH 100	       /* blobs in one List message, as containerd has it */
+#define CAIRN_CONTENT_LIST_STALL_MS 60000      /* a reader of List takes a message in this time */
 #define CAIRN_CONTENT_READ_PIECE (3u << 20)    /* bytes in one Read message */
 #define CAIRN_CONTENT_BUSY_MS 40	       /* patience with a ref that is just being let go */
 #define CAIRN_CONTENT_STATUSES_MAX (15u << 20) /* bytes of one ListStatuses answer */

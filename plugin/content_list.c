@@ -119,6 +119,8 @@ enum cairn_code cairn_content_list(void *arg, struct cairn_call *call, const voi
 	struct cairn_digest after = {0};
 	cairn_auto(batch_free) struct batch *b = calloc(1, sizeof(*b));
 	if (b == NULL) abort();
+	/* containerd leaves the stream open and unread when a Delete fails in mid-walk. */
+	cairn_call_limit_sends(call, CAIRN_CONTENT_LIST_STALL_MS);
 	for (;;) {
 		if (filter != NULL) cairn_call_offload(call); /* matching may take long */
 		if (!batch_fill(b, service->cache, &after, filter)) return CAIRN_OK;

@@ -60,6 +60,9 @@ struct cairn_call {
 	struct cairn_timer timer;
 	struct cairn_work work; /* goes on with the fiber, on a worker */
 
+	struct cairn_timer send_timer; /* cancels a send that the peer does not take */
+	int64_t send_limit_ms;	       /* 0: none */
+
 	/* the batch `op`, and what it sends and receives */
 	struct cairn_tag op;
 	bool op_ok;

@@ -41,7 +41,7 @@ struct cairn_rpc;
 
 struct cairn_rpc_opts {
 	unsigned pollers; /* 0: 1, which beats 2 on small machines and serves some GB/s */
-	unsigned workers; /* 0: 4 */
+	unsigned workers; /* 0: 16 */
 };
 
 /* Threads: any. One per process is enough. grpc_init is counted inside. Ignores SIGPIPE. */
@@ -88,6 +88,10 @@ CAIRN_CHECKED enum cairn_code cairn_call_send(struct cairn_call *call, const Pro
 CAIRN_CHECKED enum cairn_code cairn_call_send_view(struct cairn_call *call, const void *head,
 						   size_t head_len, struct cairn_view *view,
 						   struct cairn_err *err);
+
+/* Server side: from now on a send that the peer does not take within ms milliseconds ends the call.
+ * Without it only the call's own end does. */
+void cairn_call_limit_sends(struct cairn_call *call, int64_t ms);
 
 /* Server side: the next send is the last message and the handler will return OK: message and status
  * travel in one batch. Sending more after that is a bug (asserted). */

@@ -13,7 +13,8 @@
 /* A second one costs: gRPC hands work from one polling thread to the other, each time with a
  * wake-up, and containerd's one connection is served by one of them at a time anyway. */
 #define POLLERS_DEFAULT 1
-#define WORKERS_DEFAULT 4
+#define WORKERS_DEFAULT                                                                            \
+	16 /* most of them wait for disks: one that flushes must not hold others up */
 #define THREADS_MAX 256
 
 static _Thread_local bool is_worker;

@@ -80,9 +80,44 @@ enum cairn_code cairn_msg_unpack(struct cairn_call *call, const struct cairn_msg
 
 /* ---- send ------------------------------------------------------------------------------------ */
 
+static void send_overdue(struct cairn_timer *timer)
+{
+	struct cairn_call *call = CAIRN_CALL_OF(timer, send_timer);
+	pthread_mutex_lock(&call->mu);
+	/* The timer may have been set anew since it was taken off the heap. */
+	bool due = cairn_monotonic_ns() >= timer->deadline_ns;
+	pthread_mutex_unlock(&call->mu);
+	if (due) cairn_call_cancel(call);
+	cairn_call_unref(call);
+}
+
+static void set_limit(struct cairn_call *call)
+{
+	if (call->send_limit_ms == 0) return;
+	pthread_mutex_lock(&call->mu);
+	call->send_timer.fn = send_overdue;
+	call->send_timer.deadline_ns = cairn_monotonic_ns() + call->send_limit_ms * 1000000;
+	pthread_mutex_unlock(&call->mu);
+	cairn_call_ref(call); /* the timer's */
+	cairn_timer_add(call->rpc->timers, &call->send_timer);
+}
+
+static void clear_limit(struct cairn_call *call)
+{
+	if (call->send_limit_ms == 0) return;
+	if (cairn_timer_remove(call->rpc->timers, &call->send_timer)) cairn_call_unref(call);
+}
+
+void cairn_call_limit_sends(struct cairn_call *call, int64_t ms)
+{
+	assert(call->server != NULL && ms >= 0);
+	call->send_limit_ms = ms;
+}
+
 static void send_back(struct cairn_tag *tag, bool ok)
 {
 	struct cairn_call *call = CAIRN_CALL_OF(tag, op);
+	clear_limit(call);
 	call->op_ok = ok;
 	grpc_slice_buffer_destroy(&call->out.data.raw.slice_buffer);
 	if (call->cancelled != 0) atomic_store_explicit(&call->gone, true, memory_order_release);
@@ -125,6 +160,7 @@ static bool start_send(void *arg)
 	ops[n].op = GRPC_OP_SEND_MESSAGE;
 	ops[n++].data.send_message.send_message = &call->out;
 	if (call->last) n += add_last(call, &ops[n]);
+	set_limit(call);
 	(void)cairn_call_start(call, ops, n, &call->op, send_back);
 	return false;
 }

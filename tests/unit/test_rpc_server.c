@@ -558,6 +558,27 @@ static void tcp_port__is_not_shared(void **state)
 
 /* ---- messages -------------------------------------------------------------------------------- */
 
+static void limited_send__ends_a_call_that_nobody_reads(void **state)
+{
+	struct fixture *f = *state;
+	struct cairn_err err;
+	struct cairn_call *call = ask_stream(f->channel, "views-limited", 1 << 20, 1 << 30, 0);
+	UNTIL(f->service.left == 1); /* without anybody's having read a message */
+	assert_int_equal(f->service.gone, 1);
+	assert_int_equal(cairn_call_finish(call, &err), CAIRN_CANCELLED);
+	UNTIL(f->service.views_out == f->service.views_released);
+	/* Who reads is not disturbed. */
+	call = ask_stream(f->channel, "views-limited", 1 << 16, 1 << 22, 0);
+	struct cairn_msg *msg = NULL;
+	size_t total = 0;
+	while (cairn_call_recv(call, &msg) == CAIRN_RECV_MSG) {
+		total += cairn_msg_len(msg);
+		cairn_msg_free(msg);
+	}
+	assert_true(total > 1 << 22);
+	OK(cairn_call_finish(call, &err));
+}
+
 static void views__arrive_whole_and_are_released_once(void **state)
 {
 	struct fixture *f = *state;
@@ -718,6 +739,7 @@ int main(void)
 		TEST(socket__replaces_a_stale_one_but_no_file),
 		TEST(socket__of_a_successor_is_left_alone),
 		TEST(tcp_port__is_not_shared),
+		TEST(limited_send__ends_a_call_that_nobody_reads),
 		TEST(views__arrive_whole_and_are_released_once),
 		TEST(messages_of_16_mib__pass_both_ways),
 		TEST(failing_bidi__reads_before_it_fails),
