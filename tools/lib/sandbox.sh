@@ -8,23 +8,19 @@
 # whatever its configuration says.
 
 sandbox_root=    # the temporary folder
+sandbox_lock=    # descriptor of its lock
 sandbox_child=   # process that holds the namespaces
-sandbox_mounts=  # what was mounted before
-sandbox_netns=
 
 # sandbox_begin NAME: make the folder, and make sure that it goes whatever happens. What an earlier
 # run left because it was killed with SIGKILL goes now.
 sandbox_begin() {
 	local old
 	for old in "${TMPDIR:-/tmp}/cairn-$1"-??????; do
-		if [ -O "$old/owner" ] && ! kill -0 "$(cat "$old/owner")" 2>/dev/null; then
-			sandbox_remove "$old"
-		fi
+		if [ -O "$old/owner" ] && flock -n "$old/owner" true; then sandbox_remove "$old"; fi
 	done
 	sandbox_root=$(mktemp -d "${TMPDIR:-/tmp}/cairn-$1-XXXXXX")
-	echo $$ >"$sandbox_root/owner"
-	sandbox_mounts=$(wc -l </proc/self/mountinfo)
-	sandbox_netns=$(sandbox_networks)
+	exec {sandbox_lock}>"$sandbox_root/owner"
+	flock "$sandbox_lock" # held for as long as we, or anything we started, lives
 	trap sandbox_end EXIT
 	trap 'exit 129' HUP
 	trap 'exit 130' INT
@@ -80,18 +76,13 @@ sandbox_clean() {
 	left=$(sandbox_processes)
 	if [ -n "$left" ]; then left="processes $left"; fi
 	if [ -e "$sandbox_root" ]; then left="$left folder $sandbox_root"; fi
-	if [ "$(wc -l </proc/self/mountinfo)" -gt "$sandbox_mounts" ]; then left="$left mounts"; fi
-	if [ "$(sandbox_networks)" != "$sandbox_netns" ]; then left="$left network namespaces"; fi
+	if grep -qF "$sandbox_root" /proc/self/mountinfo; then left="$left mounts"; fi
 	if [ -n "$(sandbox_cgroups "$sandbox_root")" ]; then left="$left cgroups"; fi
 	sandbox_root=
 	if [ -n "$left" ]; then
 		echo "left behind: $left" >&2
 		return 1
 	fi
-}
-
-sandbox_networks() {
-	find /run/netns -mindepth 1 2>/dev/null | sort || true
 }
 
 # Cgroups are named after the folder, see Containerd.run_args.
