@@ -16,11 +16,15 @@ sandbox_child=   # process that holds the namespaces
 sandbox_begin() {
 	local old
 	for old in "${TMPDIR:-/tmp}/cairn-$1"-??????; do
-		if [ -O "$old/owner" ] && flock -n "$old/owner" true; then sandbox_remove "$old"; fi
+		if [ -O "$old/owner" ] && flock -n "$old/owner" true &&
+			! kill -0 "$(cat "$old/owner")" 2>/dev/null; then
+			sandbox_remove "$old"
+		fi
 	done
 	sandbox_root=$(mktemp -d "${TMPDIR:-/tmp}/cairn-$1-XXXXXX")
 	exec {sandbox_lock}>"$sandbox_root/owner"
 	flock "$sandbox_lock" # held for as long as we, or anything we started, lives
+	echo $$ >&"$sandbox_lock"
 	trap sandbox_end EXIT
 	trap 'exit 129' HUP
 	trap 'exit 130' INT
