@@ -14,6 +14,7 @@ import (
 // What one `bench run` works with.
 type bench struct {
 	self, cairnd string
+	cclient      string // bench_info
 	work         string
 	runs         int
 	quick        bool
@@ -32,6 +33,7 @@ func runMain(args []string) error {
 	b := &bench{}
 	fs := flag.NewFlagSet("run", flag.ExitOnError)
 	fs.StringVar(&b.cairnd, "cairnd", "", "the cairnd to measure; none: the others only")
+	fs.StringVar(&b.cclient, "cclient", "", "the client in C; none: no latencies without Go")
 	fs.StringVar(&b.work, "work", "", "an empty directory to work in")
 	fs.IntVar(&b.runs, "runs", 5, "runs of each subject, in turn")
 	fs.BoolVar(&b.quick, "quick", false, "small sizes, to see that everything works")
