@@ -19,6 +19,7 @@
 
 #include "content.pb-c.h"
 #include "plugin/plugin.h"
+#include "support/tmp.h"
 
 typedef Containerd__Services__Content__V1__WriteContentRequest pb_write;
 typedef Containerd__Services__Content__V1__WriteContentResponse pb_written;
@@ -83,7 +84,7 @@ static inline struct node *node_new(bool prefill, bool owners_only)
 {
 	struct node *n = calloc(1, sizeof(*n));
 	n->clock = (struct cairn_clock){node_real, node_boot};
-	strcpy(n->dir, "/tmp/cairn-test-XXXXXX");
+	tmp_template(n->dir, sizeof(n->dir), "content");
 	assert_non_null(mkdtemp(n->dir));
 	snprintf(n->socket, sizeof(n->socket), "%s/s.sock", n->dir);
 	snprintf(n->target, sizeof(n->target), "unix:%s", n->socket);

@@ -20,6 +20,7 @@
 #include "content.pb-c.h"
 #include "rpc/rpc.h"
 #include "rpc/wire.h"
+#include "support/tmp.h"
 
 typedef Containerd__Services__Content__V1__ReadContentRequest read_req;
 typedef Containerd__Services__Content__V1__ReadContentResponse read_resp;
@@ -352,7 +353,7 @@ static inline int fixture_setup(void **state)
 	struct fixture *f = calloc(1, sizeof(*f));
 	if (f == NULL) return -1;
 	pthread_mutex_init(&f->service.mu, NULL);
-	snprintf(f->dir, sizeof(f->dir), "/tmp/cairn-rpc-XXXXXX");
+	tmp_template(f->dir, sizeof(f->dir), "rpc");
 	if (mkdtemp(f->dir) == NULL) return -1;
 	snprintf(f->path, sizeof(f->path), "%s/sock", f->dir);
 	snprintf(f->target, sizeof(f->target), "unix:%s", f->path);

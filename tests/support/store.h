@@ -23,6 +23,7 @@
 
 #include "base/log.h"
 #include "cache/cache.h"
+#include "support/tmp.h"
 
 #define UNUSED __attribute__((unused))
 
@@ -106,8 +107,7 @@ static UNUSED int remove_entry(const char *path, const struct stat *st, int flag
 static UNUSED int store_setup(void **state)
 {
 	struct store *s = calloc(1, sizeof(*s));
-	const char *tmp = getenv("TMPDIR");
-	snprintf(s->dir, sizeof(s->dir), "%s/cairn-test-XXXXXX", tmp != NULL ? tmp : "/tmp");
+	tmp_template(s->dir, sizeof(s->dir), "store");
 	if (mkdtemp(s->dir) == NULL) return -1;
 	s->clock = (struct test_clock){{test_real, test_boot}, 0, 0};
 	s->clock.real_ns = INT64_C(1700000000) * CAIRN_NS_PER_S;

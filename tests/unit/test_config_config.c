@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "config/config.h"
+#include "support/tmp.h"
 
 static enum cairn_code parse(const char *text, struct cairn_config *ret, struct cairn_err *err)
 {
@@ -225,7 +226,8 @@ static void load__reads_a_file_and_says_when_there_is_none(void **state)
 	assert_int_equal(cairn_config_load("/nowhere/cairn.yaml", &c, &err), CAIRN_NOT_FOUND);
 	assert_non_null(strstr(err.msg, "/nowhere/cairn.yaml"));
 	assert_int_not_equal(cairn_config_load("/", &c, &err), CAIRN_OK);
-	char path[] = "/tmp/cairn-config-XXXXXX";
+	char path[256];
+	tmp_template(path, sizeof(path), "config");
 	int fd = mkstemp(path);
 	assert_true(fd >= 0);
 	assert_int_equal(write(fd, "drain: 3s\n", 10), 10);

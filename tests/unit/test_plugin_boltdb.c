@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "plugin/boltdb.h"
+#include "support/tmp.h"
 
 #define META_DB CAIRN_TEST_DATA "/containerd-1.6.20-meta.db"
 #define META_TXT CAIRN_TEST_DATA "/containerd-1.6.20-meta.txt"
@@ -35,7 +36,7 @@ static int set_up(void **state)
 	f->data = malloc(f->len);
 	assert_int_equal(read(fd, f->data, f->len), (ssize_t)f->len);
 	close(fd);
-	strcpy(f->path, "/tmp/cairn-boltdb-XXXXXX");
+	tmp_template(f->path, sizeof(f->path), "boltdb");
 	fd = mkstemp(f->path);
 	assert_true(fd >= 0);
 	close(fd);

@@ -15,6 +15,7 @@
 
 #include "cairn.pb-c.h"
 #include "plugin/plugin.h"
+#include "support/tmp.h"
 
 #define META_DB CAIRN_TEST_DATA "/containerd-1.6.20-meta.db"
 #define CALL_MS 20000
@@ -61,7 +62,7 @@ static void open_daemon(struct fixture *f)
 static int set_up(void **state)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
-	strcpy(f->dir, "/tmp/cairn-service-XXXXXX");
+	tmp_template(f->dir, sizeof(f->dir), "service");
 	assert_non_null(mkdtemp(f->dir));
 	snprintf(f->state, sizeof(f->state), "%s/state", f->dir);
 	snprintf(f->content, sizeof(f->content), "%s/content", f->dir);

@@ -1,5 +1,6 @@
 /* Certificates are made with the openssl tool, in a temporary folder. */
 #include "support/rpc_fixture.h"
+#include "support/tmp.h"
 
 struct tls_fixture {
 	char dir[64];
@@ -39,7 +40,7 @@ static int tls_setup(void **state)
 	void *inner = NULL;
 	if (t == NULL || fixture_setup(&inner) != 0) return -1;
 	t->f = inner;
-	snprintf(t->dir, sizeof(t->dir), "/tmp/cairn-tls-XXXXXX");
+	tmp_template(t->dir, sizeof(t->dir), "tls");
 	if (mkdtemp(t->dir) == NULL) return -1;
 	if (run(t->dir, "printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\n' > ext && "
 			"openssl req -x509 " EC " -keyout ca.key -out ca.crt -subj /CN=ca && "
