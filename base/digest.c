@@ -52,13 +52,15 @@ enum cairn_code cairn_digest_parse(const char *s, size_t n, struct cairn_digest 
 	if (colon == NULL) return bad_digest(s, n, "want sha256:<64 hex> or sha512:<128 hex>", err);
 	size_t name_len = (size_t)(colon - s);
 	for (uint8_t a = CAIRN_SHA256; a <= CAIRN_SHA512; a++) {
-		if (strlen(algs[a].name) == name_len && memcmp(algs[a].name, s, name_len) == 0)
+		if (strlen(algs[a].name) == name_len && memcmp(algs[a].name, s, name_len) == 0) {
 			d.alg = a;
+		}
 	}
 	if (d.alg == 0) return bad_digest(s, n, "algorithm is not sha256 or sha512", err);
 	const char *hex = colon + 1;
-	if (n - name_len - 1 != 2 * algs[d.alg].bytes)
+	if (n - name_len - 1 != 2 * algs[d.alg].bytes) {
 		return bad_digest(s, n, "wrong length for its algorithm", err);
+	}
 	for (size_t i = 0; i < algs[d.alg].bytes; i++) {
 		int hi = hex_value(hex[2 * i]), lo = hex_value(hex[2 * i + 1]);
 		if (hi < 0 || lo < 0) return bad_digest(s, n, "not lower-case hex", err);
@@ -158,8 +160,9 @@ size_t cairn_hasher_state(const struct cairn_hasher *h, uint8_t state[static CAI
 	for (size_t i = 0; i < 8; i++) {
 		uint64_t word = h->alg == CAIRN_SHA256 ? ctx256(h)->h[i] : ctx512(h)->h[i];
 		size_t width = h->alg == CAIRN_SHA256 ? 4 : 8;
-		for (size_t b = 0; b < width; b++)
+		for (size_t b = 0; b < width; b++) {
 			state[i * width + b] = (uint8_t)(word >> (8 * (width - 1 - b)));
+		}
 	}
 	return algs[h->alg].bytes;
 }

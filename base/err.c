@@ -6,7 +6,8 @@
 #include <string.h>
 
 /* Appends at most what fits; snprintf's own truncation warning is why this is a helper. */
-static size_t append(char *buf, size_t cap, size_t at, const char *fmt, va_list ap)
+__attribute__((format(printf, 4, 0))) static size_t append(char *buf, size_t cap, size_t at,
+							   const char *fmt, va_list ap)
 {
 	if (at + 1 >= cap) return at;
 	int n = vsnprintf(buf + at, cap - at, fmt, ap);

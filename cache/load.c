@@ -186,9 +186,10 @@ static enum cairn_code load_rows(struct loading *l, struct cairn_err *err)
 static enum cairn_code flush_names(struct cairn_cache *c, struct cairn_err *err)
 {
 	for (uint8_t alg = CAIRN_SHA256; alg <= CAIRN_SHA512; alg++) {
-		if (fsync(c->blob_fds[alg]) != 0)
+		if (fsync(c->blob_fds[alg]) != 0) {
 			return cairn_err_sys(err, errno, "flush the folder %s/blobs/%s", c->dir,
 					     cairn_alg_name(alg));
+		}
 	}
 	return CAIRN_OK;
 }

@@ -122,9 +122,10 @@ static void reserve_give_up(const struct cairn_cache *c)
 	char path[PATH_MAX + 16];
 	reserve_path(c, path);
 	if (disk_free(c) >= RESERVE_BYTES) return;
-	if (unlink(path) == 0)
+	if (unlink(path) == 0) {
 		cairn_log(CAIRN_LOG_WARN, "disk_full", CAIRN_STR("state_dir", c->dir),
 			  CAIRN_STR("action", "the reserve is given up"));
+	}
 }
 
 static void reserve_keep(const struct cairn_cache *c)

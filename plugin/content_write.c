@@ -229,8 +229,9 @@ static enum cairn_code act(struct session *s, struct cairn_call *call, bool open
 	if (in->expected.alg != 0) s->expected = in->expected;
 	/* A commit finds out itself, after it has checked size and digest: told AlreadyExists,
 	 * containerd records the digest of the bytes that it sent. */
-	if (in->action != CAIRN_WRITE_COMMIT && already_referenced(s))
+	if (in->action != CAIRN_WRITE_COMMIT && already_referenced(s)) {
 		return refuse_existing(s, err);
+	}
 	/* What a commit says of size and digest is checked, not noted: if it fails, the ingest
 	 * stays as it was. */
 	if (in->action != CAIRN_WRITE_COMMIT) cairn_ingest_expect(s->ing, in->total, &in->expected);
