@@ -469,6 +469,36 @@ static void memory_calls__do_not_wait_for_the_disk(void **state)
 	content_free(&other);
 }
 
+/* Both threads that unlink are held up, so that the file of a dropped blob goes only after the same
+ * digest was published again. */
+static void late_unlink__does_not_take_what_was_published_again(void **state)
+{
+	struct store *s = *state;
+	struct cairn_err err;
+	struct content c = content_new(3000, 16);
+	char path[512];
+	add_cached(s, &c);
+	for (int i = 0; i < 2; i++) {
+		struct cairn_ingest *ing = open_ref(s, "busy", NULL, false, false);
+		assert_ok(put(ing, 0, "x", 1, &err));
+		stall_at[UNLINKAT] = 1;
+		cairn_cache_abort(s->cache, "busy");
+		cairn_ingest_close(ing);
+		while (sem_wait(&stalled) != 0) {
+		}
+	}
+	assert_int_equal(unlink(blob_path(s, &c.digest, path)), 0);
+	assert_code(cairn_cache_verify(s->cache, &c.digest, NULL, NULL, &err), CAIRN_DATA_LOSS);
+	assert_int_equal(state_of(s, &c.digest), 0);
+	add_cached(s, &c);
+	sem_post(&go);
+	sem_post(&go);
+	store_reopen(s); /* all jobs are done */
+	assert_int_equal(state_of(s, &c.digest), CAIRN_BLOB_CACHED);
+	assert_ok(read_and_compare(s, &c, &err));
+	content_free(&c);
+}
+
 /* ---- dying at every step of publishing */
 
 struct shared {
@@ -656,6 +686,7 @@ int main(void)
 		fault_test(stale_write__does_not_change_what_the_next_writer_was_told),
 		fault_test(publishing__goes_on_when_its_session_is_closed),
 		fault_test(memory_calls__do_not_wait_for_the_disk),
+		fault_test(late_unlink__does_not_take_what_was_published_again),
 		fault_test(death__at_each_step_leaves_all_or_nothing),
 		fault_test(full_disk__fails_that_write_alone),
 	};

@@ -582,6 +582,28 @@ static void resume__survives_restarts_in_any_shape(void **state)
 	content_free(&c);
 }
 
+static void resume__of_data_that_is_gone_starts_again(void **state)
+{
+	struct store *s = *state;
+	struct cairn_err err;
+	struct cairn_ingest_status st;
+	char cmd[600];
+	struct content c = content_new(5000, 34);
+	static const char *const harm[] = {"truncate -s 4000", "rm -f"};
+	for (size_t i = 0; i < CAIRN_LEN(harm); i++) {
+		struct cairn_ingest *ing = open_ref(s, "a", &c, false, false);
+		assert_ok(put(ing, 0, c.data, 4500, &err));
+		cairn_ingest_close(ing);
+		store_close(s);
+		snprintf(cmd, sizeof(cmd), "%s %s/ingest/*", harm[i], s->dir);
+		assert_int_equal(system(cmd), 0);
+		store_open(s);
+		assert_code(cairn_cache_ingest_status(s->cache, "a", &st, &err), CAIRN_NOT_FOUND);
+		assert_int_equal(count_files(s, "ingest"), 0);
+	}
+	content_free(&c);
+}
+
 static void resume__with_another_total_starts_again(void **state)
 {
 	struct store *s = *state;
@@ -723,6 +745,7 @@ int main(void)
 		ingest_test(publish__of_present_bytes_drops_the_private_ones),
 		ingest_test(resume__keeps_offset_digest_and_times),
 		ingest_test(resume__survives_restarts_in_any_shape),
+		ingest_test(resume__of_data_that_is_gone_starts_again),
 		ingest_test(resume__with_another_total_starts_again),
 		ingest_test(abort__ends_an_open_session),
 		ingest_test(handle__outlives_close_for_those_who_hold_it),
