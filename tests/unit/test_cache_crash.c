@@ -156,6 +156,7 @@ static void harm(struct store *s, unsigned how)
 		uint8_t junk[4096];
 		fill(junk, sizeof(junk), how);
 		int fd = open(db, O_WRONLY);
+		if (fd < 0 && errno == ENOENT) break; /* killed before there was one */
 		assert_int_equal(pwrite(fd, junk, sizeof(junk), 0), sizeof(junk));
 		close(fd);
 		break;
