@@ -12,7 +12,8 @@
 
 #include "plugin/boltdb.h"
 
-#define BATCH 64 /* blobs of the store looked at in one go */
+#define BATCH 64	      /* blobs of the store looked at in one go */
+#define HASH_BYTES (1u << 20) /* read at once */
 #define METADATA "io.containerd.metadata.v1.bolt/meta.db"
 
 static void close_fd(int *fd)
@@ -375,6 +376,67 @@ static enum cairn_code target_of(const struct cairn_transfer *t, struct target *
 	return rc;
 }
 
+/* Is it a name of the very file that the store has? */
+static bool is_own_file(const struct cairn_transfer *t, const struct cairn_digest *d,
+			const struct stat *st)
+{
+	char path[PATH_MAX], hex[CAIRN_DIGEST_STR];
+	struct stat own;
+	int n = snprintf(path, sizeof(path), "%s/blobs/%s/%s", t->state_dir, cairn_alg_name(d->alg),
+			 cairn_digest_hex(d, hex));
+	return n < (int)sizeof(path) && lstat(path, &own) == 0 && own.st_dev == st->st_dev &&
+	       own.st_ino == st->st_ino;
+}
+
+static enum cairn_code hash_present(struct cairn_job *job, int fd, uint8_t alg,
+				    struct cairn_digest *ret, struct cairn_err *err)
+{
+	struct cairn_hasher h;
+	uint8_t *buf = malloc(HASH_BYTES);
+	if (buf == NULL) return cairn_err_set(err, CAIRN_RESOURCE_EXHAUSTED, "out of memory");
+	enum cairn_code rc = CAIRN_OK;
+	cairn_hasher_init(&h, (enum cairn_alg)alg);
+	for (ssize_t n = 1; rc == CAIRN_OK && n > 0;) {
+		n = read(fd, buf, HASH_BYTES);
+		if (n > 0) cairn_hasher_update(&h, buf, (size_t)n);
+		if (n < 0 && errno != EINTR) rc = cairn_err_sys(err, errno, "read");
+		if (n < 0) n = 1;
+		if (!cairn_job_bytes(job, (uint64_t)n)) {
+			rc = cairn_err_set(err, CAIRN_CANCELLED, "stopped");
+		}
+	}
+	cairn_hasher_digest(&h, ret);
+	free(buf);
+	return rc;
+}
+
+/* A file has the blob's name already. A link to ours is as good as ours; any other is read, because
+ * containerd will trust it: it may be the damaged one that an import refused. */
+static enum cairn_code check_present(struct cairn_transfer *t, struct cairn_job *job, int dir,
+				     const struct stat *st, const struct cairn_blob_info *info,
+				     struct cairn_err *err)
+{
+	char path[PATH_MAX], hex[CAIRN_DIGEST_STR];
+	struct cairn_digest found = {0};
+	struct cairn_err cause;
+	if (!info->damaged && is_own_file(t, &info->digest, st)) return CAIRN_OK;
+	blob_path(t, &info->digest, path);
+	if (S_ISREG(st->st_mode) && (uint64_t)st->st_size == info->size) {
+		cairn_auto(close_fd) int fd =
+			openat(dir, cairn_digest_hex(&info->digest, hex),
+			       O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+		if (fd < 0) return cairn_err_sys(err, errno, "open %s", path);
+		enum cairn_code rc = hash_present(job, fd, info->digest.alg, &found, &cause);
+		if (rc) {
+			*err = cause;
+			return cairn_err_wrap(err, "%s", path);
+		}
+		if (cairn_digest_equal(&found, &info->digest)) return CAIRN_OK;
+	}
+	return cairn_err_set(err, CAIRN_FAILED_PRECONDITION,
+			     "%s is there but is not this blob; remove it and run again", path);
+}
+
 static enum cairn_code export_one(struct cairn_transfer *t, struct cairn_job *job,
 				  struct target *target, const struct cairn_blob_info *info,
 				  struct cairn_err *err)
@@ -389,13 +451,10 @@ static enum cairn_code export_one(struct cairn_transfer *t, struct cairn_job *jo
 	blob_path(t, &info->digest, path);
 	cairn_digest_hex(&info->digest, hex);
 	if (fstatat(dir, hex, &st, AT_SYMLINK_NOFOLLOW) == 0) {
-		if (S_ISREG(st.st_mode) && (uint64_t)st.st_size == info->size) {
-			count_outcome(t, job, info->size, how);
-			return CAIRN_OK;
-		}
-		cairn_err_set(&cause, CAIRN_FAILED_PRECONDITION,
-			      "%s is there but is not this blob; remove it and run again", path);
-		return count_failure(t, job, &info->digest, info->size, &cause, err);
+		rc = check_present(t, job, dir, &st, info, &cause);
+		if (rc) return count_failure(t, job, &info->digest, info->size, &cause, err);
+		count_outcome(t, job, info->size, how);
+		return CAIRN_OK;
 	}
 	rc = cairn_cache_give(t->cache, &info->digest, path, cairn_job_bytes, job, &how, &cause);
 	if (rc == CAIRN_NOT_FOUND) return CAIRN_OK; /* went while we walked */
