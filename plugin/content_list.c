@@ -40,8 +40,10 @@ static void batch_free(struct batch **b)
 static Cairn__Wire__Timestamp *set_time(Cairn__Wire__Timestamp *ts, int64_t ns)
 {
 	cairn__wire__timestamp__init(ts);
-	ts->seconds = ns / CAIRN_NS_PER_S;
-	ts->nanos = (int32_t)(ns % CAIRN_NS_PER_S);
+	/* A rebuilt index has the files' times, which may be before 1970: nanos count forward. Go
+	 * refuses negative ones, and with them the whole List. */
+	ts->seconds = ns / CAIRN_NS_PER_S - (ns % CAIRN_NS_PER_S < 0);
+	ts->nanos = (int32_t)(ns - ts->seconds * CAIRN_NS_PER_S);
 	return ts;
 }
 
