@@ -19,8 +19,8 @@ struct cairn_service_method {
 	void *service;
 	void *registered; /* gRPC's handle */
 	/* figures; relaxed, each exact on its own */
-	_Atomic uint64_t by_code[17], active, latency_us_sum, latency_count;
-	_Atomic uint64_t buckets[CAIRN_RPC_BUCKETS]; /* not cumulative */
+	_Atomic uint64_t by_code[17], active, latency_us_sum;
+	_Atomic uint64_t buckets[CAIRN_RPC_BUCKETS + 1]; /* not cumulative; the last: all slower */
 	_Atomic uint64_t received_bytes, sent_bytes;
 };
 

@@ -18,10 +18,9 @@ void cairn_method_end(struct cairn_service_method *m, const struct cairn_call *c
 	uint64_t us = (uint64_t)(cairn_monotonic_ns() - call->start_ns) / 1000;
 	size_t bucket = 0;
 	while (bucket < CAIRN_RPC_BUCKETS && us > cairn_rpc_bucket_us[bucket]) bucket++;
-	if (bucket < CAIRN_RPC_BUCKETS) ADD(m->buckets[bucket], 1);
+	ADD(m->buckets[bucket], 1);
 	ADD(m->by_code[(unsigned)code < 17 ? code : CAIRN_UNKNOWN], 1);
 	ADD(m->latency_us_sum, us);
-	ADD(m->latency_count, 1);
 	ADD(m->received_bytes, call->received_bytes);
 	ADD(m->sent_bytes, call->sent_bytes);
 	atomic_fetch_sub_explicit(&m->active, 1, memory_order_relaxed);
@@ -38,11 +37,13 @@ size_t cairn_rpc_server_stats(const struct cairn_rpc_server *server, struct cair
 		for (size_t c = 0; c < 17; c++) s->by_code[c] = GET(m->by_code[c]);
 		s->active = GET(m->active);
 		s->latency_us_sum = GET(m->latency_us_sum);
-		s->latency_count = GET(m->latency_count);
 		for (size_t b = 0; b < CAIRN_RPC_BUCKETS; b++) {
 			sum += GET(m->buckets[b]);
 			s->latency_buckets[b] = sum;
 		}
+		/* From the buckets: a counter of its own, read at another moment, may be lower
+		 * than they are, which is no histogram. */
+		s->latency_count = sum + GET(m->buckets[CAIRN_RPC_BUCKETS]);
 		s->received_bytes = GET(m->received_bytes);
 		s->sent_bytes = GET(m->sent_bytes);
 	}
