@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import xml.etree.ElementTree
 
 TOP = pathlib.Path(__file__).resolve().parent.parent
@@ -304,7 +305,11 @@ def e2e(build_name, patterns):
                 if not queue:
                     return
                 path, select = queue.pop(0)
-            e2e_file(path, build_name, select)
+            try:
+                e2e_file(path, build_name, select)
+            except Exception:  # pylint: disable=broad-except
+                # Else this thread ends, and what the file has not reported is missed by nobody.
+                results.add(f"{path.stem}: was run", False, None, traceback.format_exc())
 
     workers = [threading.Thread(target=work) for _ in range(2)]
     for worker in workers:
@@ -331,7 +336,12 @@ def conformance():
         folder.mkdir(exist_ok=True)
         start = time.monotonic()
         env = dict(os.environ, TMPDIR=str(folder), CAIRN_BUILD=str(TOP / "build/release"))
-        done = run([suite], env=env, timeout=FILE_TIMEOUT)
+        try:
+            done = run([suite], env=env, timeout=FILE_TIMEOUT)
+        except subprocess.TimeoutExpired as late:
+            results.add(f"{name}: ends within {FILE_TIMEOUT} s", False, None,
+                        tail((late.stdout or b"").decode(errors="replace")))
+            continue
         passed, bad = 0, []
         for go_outcome, go_name, tap_outcome, tap_name in FOREIGN.findall(done.stdout):
             if go_outcome == "PASS" or tap_outcome == "ok":
