@@ -229,8 +229,8 @@ static void print_absent(struct work *w, const Cairn__V1__TransferProgress *p)
 {
 	for (size_t i = 0; i < p->n_absent; i++) {
 		if (w->ctl->json) {
-			ctl_print_json(json_pack("{s:s, s:s, s:s}", "type", "absent", "namespace",
-						 p->absent[i]->namespace_, "digest",
+			ctl_print_json(json_pack("{s:s, s:o, s:s}", "type", "absent", "namespace",
+						 ctl_json_text(p->absent[i]->namespace_), "digest",
 						 p->absent[i]->digest));
 		} else {
 			printf("absent\t%s\t%s\n", p->absent[i]->namespace_, p->absent[i]->digest);
