@@ -24,6 +24,18 @@ static const struct ctl_verb *const verbs[] = {
 	&ctl_import, &ctl_export, &ctl_containerd_config,
 };
 
+/* Why a write to standard output failed, if that was in mid-stream: later calls change errno. */
+static int write_errno;
+
+/* The exit status, given that what was to be printed may not have arrived. */
+static int end_output(int status)
+{
+	if (fflush(stdout) != 0 && write_errno == 0) write_errno = errno;
+	if (!ferror(stdout) || status != CTL_DONE) return status;
+	if (write_errno != EPIPE) fprintf(stderr, "cairnctl: write: %s\n", strerror(write_errno));
+	return CTL_FAILED;
+}
+
 /* ---- Ctrl-C ---- */
 
 static struct {
@@ -186,7 +198,9 @@ static enum cairn_code receive(struct cairn_call *call, const ProtobufCMessageDe
 					     "cairnd sent a message that cannot be decoded; are "
 					     "cairnd and cairnctl of the same version?");
 		}
+		errno = 0;
 		*ret_enough = !on_message(arg, decoded);
+		if (*ret_enough && ferror(stdout)) write_errno = errno;
 		protobuf_c_message_free_unpacked(decoded, NULL);
 	}
 	return CAIRN_OK;
@@ -311,10 +325,10 @@ int ctl_getopt(struct ctl *ctl, int argc, char **argv, const struct option *own)
 			} else {
 				print_help();
 			}
-			exit(CTL_DONE);
+			exit(end_output(CTL_DONE));
 		case OPT_VERSION:
 			printf("cairnctl %s\n", CAIRN_VERSION);
-			exit(CTL_DONE);
+			exit(end_output(CTL_DONE));
 		case '?':
 			fprintf(stderr, "Try: cairnctl %s%s--help\n",
 				ctl->verb != NULL ? ctl->verb->name : "",
@@ -351,9 +365,5 @@ int main(int argc, char **argv)
 	int status = run(&ctl, argc, argv);
 	cairn_channel_free(ctl.channel);
 	cairn_rpc_free(ctl.rpc);
-	if ((fflush(stdout) != 0 || ferror(stdout)) && status == CTL_DONE) {
-		if (errno != EPIPE) fprintf(stderr, "cairnctl: write: %s\n", strerror(errno));
-		status = CTL_FAILED;
-	}
-	return status;
+	return end_output(status);
 }

@@ -114,6 +114,7 @@ static json_t *json_amounts(const char *type, const struct amounts *a)
 static int finish(struct work *w, enum cairn_code rc, struct cairn_err *err)
 {
 	clear_bar(w);
+	if (rc == CAIRN_OK && !w->done && ferror(stdout)) return CTL_DONE; /* main says the rest */
 	if (rc == CAIRN_OK && !w->done) {
 		rc = cairn_err_set(err, CAIRN_INTERNAL, "cairnd ended the call without a result");
 	}

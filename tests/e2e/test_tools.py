@@ -108,6 +108,18 @@ class Tools(E2E):
                               text=True, timeout=60, check=True)
         self.assertTrue(done.stdout.startswith("sha256:"))
         self.assertEqual(done.stderr, "")
+        argv = [str(a) for a in self.cairnctl.argv("ls")]
+        reader, writer = os.pipe()
+        os.close(reader)  # gone before the first line
+        verify = [str(a) for a in self.cairnctl.argv("--json", "verify")]
+        for verb in (argv, verify):
+            done = subprocess.run(verb, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+            self.assertEqual((done.returncode, done.stderr), (1, ""))
+        os.close(writer)
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            for verb in (argv, argv[:1] + ["--help"]):
+                done = subprocess.run(verb, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+                self.assertEqual((done.returncode, done.stderr), (1, "cairnctl: write: No space left on device\n"))
 
     def test_explain(self):
         w = self.world()
