@@ -337,6 +337,31 @@ static void commit__of_what_exists_says_so_and_frees_the_ref(void **state)
 		cairn_cache_next_ingest(n->cache, NULL, &(struct cairn_ingest_status){0}, 1), 0);
 }
 
+/* Clients reopen at once, and containerd's does so under its locks: the ref is free before the
+ * answer leaves. The store is asked itself, because a Write would wait a little for a busy ref. */
+static void commit__frees_the_ref_before_it_answers(void **state)
+{
+	struct node *n = *state;
+	uint8_t data[64];
+	for (unsigned i = 0; i < 60; i++) {
+		static const enum cairn_code ends[] = {CAIRN_FAILED_PRECONDITION, CAIRN_OK,
+						       CAIRN_ALREADY_EXISTS};
+		struct cairn_call *call = NULL;
+		struct cairn_ingest *ing = NULL;
+		fill_bytes(data, sizeof(data), 7000 + i / 3 * 3 + (i % 3 > 0));
+		OK(start_write(n, "r", 0, &call, NULL));
+		OK(write_at(&call, 0, data, 64, NULL));
+		pb_write m = write_message(COMMIT, 64, NULL, 0);
+		m.expected = i % 3 == 0 ? (char[]){NO_DIGEST} : digest_text(data, 64);
+		assert_int_equal(ask(&call, &m, NULL), ends[i % 3]);
+		OK(cairn_ingest_open(n->cache, &(struct cairn_ingest_spec){.ref = "r"}, &ing,
+				     &node_err));
+		cairn_ingest_close(ing);
+		cairn_cache_abort(n->cache, "r");
+		if (call != NULL) OK(end_write(&call));
+	}
+}
+
 static void commit__takes_sha512(void **state)
 {
 	struct node *n = *state;
@@ -973,6 +998,7 @@ int main(void)
 		TEST(write__does_not_enforce_total_before_the_commit),
 		TEST(commit__keeps_the_data_when_size_or_digest_differ),
 		TEST(commit__of_what_exists_says_so_and_frees_the_ref),
+		TEST(commit__frees_the_ref_before_it_answers),
 		TEST(commit__takes_sha512),
 		TEST(write__busy_ref_is_unavailable_and_soon_so),
 		TEST(write__half_close_keeps_data_and_times),
