@@ -269,6 +269,8 @@ enum cairn_code index_mark(struct index *x, bool clean, struct cairn_err *err)
 	int rc = run(x, sql);
 	if (rc == SQLITE_OK) {
 		rc = sqlite3_wal_checkpoint_v2(x->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+		/* Somebody (a backup) reads the file: the mark is durable in the log. */
+		if ((rc & 0xff) == SQLITE_BUSY) rc = SQLITE_OK;
 	}
 	if (rc == SQLITE_OK) rc = run(x, "PRAGMA synchronous=NORMAL");
 	return rc == SQLITE_OK ? CAIRN_OK : index_error(x, rc, "mark and flush", err);

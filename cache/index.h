@@ -86,7 +86,8 @@ void index_del_ingest(struct index *x, uint64_t id);
 void index_reference_all(struct index *x);
 CAIRN_CHECKED enum cairn_code index_commit(struct index *x, struct cairn_err *err);
 
-/* Write meta.clean and bring everything into the main database file, flushed. */
+/* Write meta.clean, flushed, and bring everything into the main database file if no stranger reads
+ * it. */
 CAIRN_CHECKED enum cairn_code index_mark(struct index *x, bool clean, struct cairn_err *err);
 
 #endif

@@ -65,6 +65,7 @@ static void take_blob_locked(struct cairn_cache *c, struct blob *b, struct op *o
 	op->row.digest = b->digest;
 	if (b->gone) {
 		op->kind = OP_DEL_BLOB;
+		b->has_row = false; /* once: by then the row may be that of a new blob */
 		return;
 	}
 	op->kind = OP_PUT_BLOB;
