@@ -76,8 +76,13 @@ struct adopting {
 	struct copying copy;
 };
 
+/* And its file is there: a blob whose file is gone may not have been noticed yet. */
 static bool is_present(struct cairn_cache *c, const struct cairn_digest *digest)
 {
+	struct cairn_err ignored;
+	struct cairn_blob *blob = NULL;
+	if (cairn_blob_open(c, digest, &blob, &ignored) != CAIRN_OK) return false;
+	cairn_blob_close(blob);
 	lock(&c->mu);
 	struct blob *b = blob_find_locked(c, digest);
 	bool present = b != NULL && !b->damaged;
@@ -254,10 +259,10 @@ static enum cairn_code give(struct cairn_cache *c, struct blob *b, const char *p
 			    struct copying *k, enum cairn_adopt *ret, struct cairn_err *err)
 {
 	struct stat st;
-	char hex[CAIRN_DIGEST_STR], why[128];
+	char hex[CAIRN_DIGEST_STR];
 	if (b->damaged) return blob_damage_err(b, "found earlier", err);
 	int fd = blob_open_file(c, &b->digest);
-	if (fd < 0) return blob_damaged(c, b, strerror_r(errno, why, sizeof(why)), err);
+	if (fd < 0) return blob_unopened(c, b, errno, err);
 	enum cairn_code code = CAIRN_OK;
 	if (fstat(fd, &st) != 0 || (uint64_t)st.st_size != b->size) {
 		code = blob_damaged(c, b, "its file has another size", err);

@@ -1,4 +1,5 @@
 /* Facts and states of blobs: memory only. */
+#include <errno.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -83,6 +84,28 @@ static void drop_locked(struct cairn_cache *c, struct blob *b) CAIRN_REQUIRES(&c
 	b->gone = true;
 	writer_add_blob_locked(c, b);
 	jobs_add_locked(c, &b->job, unlink_job); /* has the table's reference */
+}
+
+struct blob *blob_replace_locked(struct cairn_cache *c, struct blob *old, uint64_t size)
+{
+	struct blob *b = blob_new(&old->digest, size);
+	b->state = old->state;
+	b->has_row = old->has_row;
+	b->created_ns = old->created_ns;
+	b->updated_ns = old->updated_ns;
+	b->saved_used_ns = old->saved_used_ns;
+	b->referenced_ns = old->referenced_ns;
+	b->promised_ns = old->promised_ns;
+	b->labels = cairn_steal(&old->labels);
+	b->owners = cairn_steal(&old->owners);
+	b->owners_len = old->owners_len;
+	old->owners_len = 0;
+	count_locked(c, old, -1);
+	table_remove(&c->tables[old->digest.alg], old);
+	old->gone = true;
+	old->has_row = false; /* the new one's by now */
+	blob_insert_locked(c, b);
+	return b;
 }
 
 /* Nobody may need a damaged blob that nobody records. */
@@ -171,6 +194,16 @@ enum cairn_code blob_damaged(struct cairn_cache *c, struct blob *b, const char *
 			  CAIRN_STR("why", why), CAIRN_STR("action", dropped ? "dropped" : "kept"));
 	}
 	return blob_damage_err(b, why, err);
+}
+
+enum cairn_code blob_unopened(struct cairn_cache *c, struct blob *b, int errnum,
+			      struct cairn_err *err)
+{
+	char text[CAIRN_DIGEST_STR], why[128];
+	if (errnum == ENOENT || errnum == ELOOP || errnum == EIO) {
+		return blob_damaged(c, b, strerror_r(errnum, why, sizeof(why)), err);
+	}
+	return cairn_err_sys(err, errnum, "open blob %s", cairn_digest_format(&b->digest, text));
 }
 
 struct mutex *blob_name_lock(struct cairn_cache *c, const struct cairn_digest *digest)

@@ -19,6 +19,7 @@ struct ingest_data *data_new_locked(struct cairn_cache *c, struct ingest *ing)
 	d->ingest = ing;
 	d->id = c->next_id++;
 	d->fd = -1;
+	pthread_mutex_init(&d->flush.os, NULL);
 	chain_init(&d->chain, ing->hasher.alg);
 	return d;
 }
@@ -33,6 +34,7 @@ void data_unref(struct ingest_data *d)
 {
 	if (atomic_fetch_sub(&d->refs, 1) != 1) return;
 	data_close(d);
+	pthread_mutex_destroy(&d->flush.os);
 	chain_fini(&d->chain);
 	free((void *)(uintptr_t)d->row.owner);
 	ingest_unref(d->ingest);
@@ -217,6 +219,18 @@ static void save_failed(struct cairn_cache *c, struct ingest_data *d, struct cai
 	unlock(&c->mu);
 }
 
+/* The kernel tells one flush of a failed write-back, and not the next one: nobody may flush and
+ * publish between this one and its verdict. */
+bool data_is_broken(struct cairn_cache *c, struct ingest_data *d)
+{
+	lock(&d->flush);
+	lock(&c->mu);
+	bool broken = d->broken;
+	unlock(&c->mu);
+	unlock(&d->flush);
+	return broken;
+}
+
 static void save(struct cairn_cache *c, struct ingest_data *d)
 {
 	struct checkpoint cp = {0};
@@ -229,13 +243,15 @@ static void save(struct cairn_cache *c, struct ingest_data *d)
 		code = data_open(c, d, &err);
 		if (code == CAIRN_OK) fd = fcntl(d->fd, F_DUPFD_CLOEXEC, 0);
 	}
+	lock(&d->flush);
 	unlock(&d->ingest->io);
-	if (!alive) return;
-	if (cp.flush && code == CAIRN_OK) {
+	if (alive && cp.flush && code == CAIRN_OK) {
 		code = flush_unlocked(c, fd, &err);
 		/* Having no descriptor says nothing about the data. */
 		if (code != CAIRN_OK && fd >= 0) save_failed(c, d, &err);
 	}
+	unlock(&d->flush);
+	if (!alive) return;
 	lock(&c->mu);
 	if (code == CAIRN_OK && !d->dead) {
 		const char *old = d->row.owner;

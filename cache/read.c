@@ -143,10 +143,11 @@ static void file_put(struct cairn_cache *c, struct blob_file *f)
 	if (trim) files_trim(c, OPEN_FILES_IDLE);
 }
 
-static struct blob_file *file_get(struct cairn_cache *c, struct blob *b)
+static struct blob_file *file_get(struct cairn_cache *c, struct blob *b, unsigned *detached)
 {
 	lock(&c->read_mu);
 	struct blob_file *f = b->file;
+	*detached = b->detached;
 	if (f != NULL && f->opens++ == 0) idle_remove_locked(c, f);
 	unlock(&c->read_mu);
 	return f;
@@ -157,6 +158,7 @@ void file_detach(struct cairn_cache *c, struct blob *b)
 	lock(&c->read_mu);
 	struct blob_file *f = b->file;
 	bool idle = f != NULL && f->opens == 0;
+	b->detached++;
 	if (f != NULL) {
 		f->stale = true;
 		b->file = NULL;
@@ -173,8 +175,9 @@ int blob_open_file(struct cairn_cache *c, const struct cairn_digest *digest)
 		      O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 }
 
-/* A new open file, or the one that somebody else opened meanwhile. */
-static struct blob_file *file_new(struct cairn_cache *c, struct blob *b, int fd)
+/* A new open file, or the one that somebody else opened meanwhile. NULL: the name was given to
+ * another file since file_get, and fd may be the old one. */
+static struct blob_file *file_new(struct cairn_cache *c, struct blob *b, int fd, unsigned detached)
 {
 	struct blob_file *f = mem_zero(sizeof(*f));
 	f->blob = blob_ref(b);
@@ -184,42 +187,63 @@ static struct blob_file *file_new(struct cairn_cache *c, struct blob *b, int fd)
 	pthread_mutex_init(&f->check.os, NULL);
 	lock(&c->read_mu);
 	struct blob_file *other = b->file;
-	if (other == NULL) {
+	bool late = b->detached != detached;
+	if (late) {
+		other = NULL;
+	} else if (other == NULL) {
 		b->file = f;
 	} else if (other->opens++ == 0) {
 		idle_remove_locked(c, other);
 	}
 	unlock(&c->read_mu);
-	if (other == NULL) return f;
+	if (!late && other == NULL) return f;
 	file_free(c, f);
 	return other;
 }
 
-static enum cairn_code file_open(struct cairn_cache *c, struct blob *b, struct blob_file **ret,
-				 struct cairn_err *err)
+static bool is_size_right(int fd, const struct blob *b)
 {
 	struct stat st;
-	char text[CAIRN_DIGEST_STR], why[128];
-	*ret = file_get(c, b);
-	if (*ret != NULL) return CAIRN_OK;
-	/* Under the name's lock: else a healed blob could get its old file. */
+	return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size == b->size;
+}
+
+/* What is wrong with the file? Under the name's lock: else it could be about a file that a good one
+ * replaces just now. */
+static enum cairn_code file_judge(struct cairn_cache *c, struct blob *b, struct cairn_err *err)
+{
 	struct mutex *name = blob_name_lock(c, &b->digest);
 	lock(name);
 	enum cairn_code code = CAIRN_OK;
 	int fd = blob_open_file(c, &b->digest);
-	if (fd < 0 && errno != ENOENT && errno != ELOOP && errno != EIO) {
-		code = cairn_err_sys(err, errno, "open blob %s",
-				     cairn_digest_format(&b->digest, text));
-	} else if (fd < 0) {
-		code = blob_damaged(c, b, strerror_r(errno, why, sizeof(why)), err);
-	} else if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size != b->size) {
-		close(fd);
+	if (fd < 0) {
+		code = blob_unopened(c, b, errno, err);
+	} else if (!is_size_right(fd, b)) {
 		code = blob_damaged(c, b, "its file has another size", err);
-	} else {
-		*ret = file_new(c, b, fd);
 	}
+	if (fd >= 0) close(fd);
 	unlock(name);
 	return code;
+}
+
+/* As long as all is well without the name's lock, which is held across flushes: polling threads
+ * come this way. */
+static enum cairn_code file_open(struct cairn_cache *c, struct blob *b, struct blob_file **ret,
+				 struct cairn_err *err)
+{
+	for (;;) {
+		unsigned detached;
+		*ret = file_get(c, b, &detached);
+		if (*ret != NULL) return CAIRN_OK;
+		int fd = blob_open_file(c, &b->digest);
+		if (fd >= 0 && is_size_right(fd, b)) {
+			*ret = file_new(c, b, fd, detached);
+			if (*ret != NULL) return CAIRN_OK;
+			continue;
+		}
+		if (fd >= 0) close(fd);
+		enum cairn_code code = file_judge(c, b, err);
+		if (code != CAIRN_OK) return code;
+	}
 }
 
 enum cairn_code cairn_blob_open(struct cairn_cache *c, const struct cairn_digest *digest,

@@ -2,6 +2,7 @@
  *
  * Lock order, outermost first:
  *   ingest.io        one per ingest: its file, its hashing; held across I/O
+ *   ingest_data.flush  a checkpoint's flush, until its failure is noted; held across I/O
  *   blob_file.check  one per open file: verification of its pieces; held across I/O
  *   names[i]         stripes by digest: who renames into, or unlinks from, blobs/; held across I/O
  *   mu               table, ingests, states, queues: short, never across I/O, log or callback
@@ -129,6 +130,7 @@ struct blob {
 	_Atomic int64_t used_ns; /* boot time */
 	/* guarded by read_mu */
 	struct blob_file *file;
+	unsigned detached; /* how often file_detach was called */
 	struct generation generation;
 	bool proved_all;
 	uint8_t *proved; /* bits by piece; NULL: all or none */
@@ -142,6 +144,7 @@ struct ingest_data {
 	atomic_uint refs;
 	uint64_t id;	       /* ingest/<id> */
 	struct ingest *ingest; /* counted */
+	struct mutex flush;    /* a checkpoint flushes; taken under io */
 	/* guarded by ingest.io */
 	int fd;
 	bool file;     /* the file exists */
@@ -243,6 +246,10 @@ struct blob *blob_find_locked(struct cairn_cache *c, const struct cairn_digest *
 	CAIRN_REQUIRES(&c->mu);
 /* Takes over the caller's reference. */
 void blob_insert_locked(struct cairn_cache *c, struct blob *b) CAIRN_REQUIRES(&c->mu);
+/* The digest's bytes are of another size than the old one believed: a new blob in its place that
+ * inherits what is said about it. The table's reference to the old one is the caller's. */
+struct blob *blob_replace_locked(struct cairn_cache *c, struct blob *old, uint64_t size)
+	CAIRN_REQUIRES(&c->mu);
 void blob_reference_locked(struct cairn_cache *c, struct blob *b) CAIRN_REQUIRES(&c->mu);
 void blob_used_locked(struct cairn_cache *c, struct blob *b) CAIRN_REQUIRES(&c->mu);
 void blob_pin_locked(struct blob *b);
@@ -252,6 +259,9 @@ void blob_add_owner_locked(struct blob *b, const char *owner);
 /* Take out of service and log; cached and unpinned ones are dropped. Sets err to DATA_LOSS. */
 enum cairn_code blob_damaged(struct cairn_cache *c, struct blob *b, const char *why,
 			     struct cairn_err *err);
+/* Its file could not be opened: damage, or (no descriptors, no memory) only a failure. */
+enum cairn_code blob_unopened(struct cairn_cache *c, struct blob *b, int errnum,
+			      struct cairn_err *err);
 void blob_set_damaged_locked(struct cairn_cache *c, struct blob *b, bool damaged)
 	CAIRN_REQUIRES(&c->mu);
 /* Nobody may need a damaged blob that nobody records: such a one goes. */
@@ -326,6 +336,9 @@ void data_close(struct ingest_data *d); /* io held */
 enum cairn_code data_append(struct cairn_cache *c, struct ingest_data *d, uint64_t offset,
 			    const struct cairn_span *spans, size_t n, uint64_t len,
 			    struct cairn_err *err);
+/* A flush of it failed: what the disk has of it is unknown. Waits for the one that runs. io held.
+ */
+bool data_is_broken(struct cairn_cache *c, struct ingest_data *d);
 /* Cut off what lies beyond size. io held. */
 enum cairn_code data_cut(struct cairn_cache *c, struct ingest_data *d, uint64_t size,
 			 struct cairn_err *err);

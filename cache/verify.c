@@ -186,12 +186,8 @@ static enum cairn_code hash_blob(struct cairn_cache *c, struct blob *b, struct f
 {
 	struct stat st;
 	struct cairn_err why;
-	char text[128];
 	int fd = blob_open_file(c, &b->digest);
-	if (fd < 0 && errno != ENOENT && errno != ELOOP && errno != EIO) {
-		return cairn_err_sys(err, errno, "verify: open the file of a blob");
-	}
-	if (fd < 0) return blob_damaged(c, b, strerror_r(errno, text, sizeof(text)), err);
+	if (fd < 0) return blob_unopened(c, b, errno, err);
 	enum cairn_code code = CAIRN_OK;
 	if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size != b->size) {
 		code = blob_damaged(c, b, "its file has another size", err);

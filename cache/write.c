@@ -68,7 +68,7 @@ static enum cairn_code copy_blob(struct cairn_cache *c, struct blob *b, struct i
 	char why[128];
 	uint64_t size = b->size;
 	int fd = blob_open_file(c, &b->digest);
-	if (fd < 0) return blob_damaged(c, b, strerror_r(errno, why, sizeof(why)), err);
+	if (fd < 0) return blob_unopened(c, b, errno, err);
 	enum cairn_code code = CAIRN_OK;
 	uint8_t *buf = mem_zero(PIECE);
 	while (h->length < size && code == CAIRN_OK) {
@@ -143,7 +143,12 @@ enum cairn_code ingest_publish_data(struct cairn_cache *c, struct ingest *ing,
 		.state = CAIRN_BLOB_CACHED,
 		.flush_failed = &flush_failed,
 	};
-	code = publish(c, &p, ret, &present, &before, err);
+	if (data_is_broken(c, d)) {
+		flush_failed = true;
+		code = lost_err(ing, err);
+	} else {
+		code = publish(c, &p, ret, &present, &before, err);
+	}
 	if (code == CAIRN_OK) {
 		if (!present) d->file = false;
 		data_close(d);

@@ -32,13 +32,13 @@ static int before(enum call which)
 {
 	counts[which]++;
 	if (die_at > 0 && ++steps == die_at) _exit(42);
+	bool fails = fail_at[which] > 0 && --fail_at[which] == 0;
 	if (stall_at[which] > 0 && --stall_at[which] == 0) {
 		sem_post(&stalled);
 		while (sem_wait(&go) != 0) {
 		}
 	}
-	if (fail_at[which] > 0 && --fail_at[which] == 0) return fail_with[which];
-	return 0;
+	return fails ? fail_with[which] : 0;
 }
 
 static void after(void)
@@ -414,6 +414,82 @@ static void stale_write__does_not_change_what_the_next_writer_was_told(void **st
 	content_free(&junk);
 }
 
+/* The kernel tells a failed write-back to the checkpoint's flush and not to the publisher's. */
+static void checkpoint__that_fails_beside_a_publisher_stops_it(void **state)
+{
+	struct store *s = *state;
+	struct content c = content_new(3000, 21);
+	struct cairn_ingest *ing = open_ref(s, "a", &c, true, false);
+	struct cairn_err err;
+	assert_ok(put(ing, 0, c.data, 1000, &err));
+	fail_next(FDATASYNC, EIO);
+	stall_at[FDATASYNC] = 1;
+	cairn_ingest_close(ing); /* queues the checkpoint */
+	while (sem_wait(&stalled) != 0) {
+	}
+	ing = open_ref(s, "a", &c, true, false);
+	int written = counts[PWRITEV];
+	struct call_on_thread call = {
+		.ing = ing, .data = c.data + 1000, .at = 1000, .n = c.n - 1000};
+	assert_int_equal(pthread_create(&call.thread, NULL, write_on_thread, &call), 0);
+	wait_for(counts[PWRITEV] > written);
+	sem_post(&go);
+	pthread_join(call.thread, NULL);
+	assert_int_equal(call.code, CAIRN_INTERNAL);
+	assert_int_equal(state_of(s, &c.digest), 0);
+	assert_int_equal(count_files(s, "blobs/sha256"), 0);
+	assert_int_equal(status_of(ing).offset, 0);
+	cairn_ingest_close(ing);
+	content_free(&c);
+}
+
+struct open_on_thread {
+	struct store *s;
+	const struct content *c;
+	enum cairn_code code;
+	atomic_bool done;
+};
+
+static void *open_blob_on_thread(void *arg)
+{
+	struct open_on_thread *o = arg;
+	struct cairn_err err;
+	struct cairn_blob *blob = NULL;
+	o->code = cairn_blob_open(o->s->cache, &o->c->digest, &blob, &err);
+	cairn_blob_close(blob);
+	o->done = true;
+	return NULL;
+}
+
+/* Polling threads open blobs; a publisher may sit in a flush for seconds. */
+static void open__does_not_wait_for_a_publisher(void **state)
+{
+	struct store *s = *state;
+	struct content b = content_new(100, 22), c = content_new(3000, 23);
+	for (uint64_t seed = 24; (b.digest.bytes[0] ^ c.digest.bytes[0]) % 16 != 0; seed++) {
+		content_free(&c);
+		c = content_new(3000, seed);
+	}
+	add_referenced(s, &b);
+	struct cairn_ingest *ing = open_ref(s, "a", &c, true, false);
+	struct call_on_thread call = {.ing = ing, .data = c.data, .n = c.n};
+	start_stalled(&call, FSYNC);
+	struct open_on_thread o = {.s = s, .c = &b};
+	pthread_t thread;
+	assert_int_equal(pthread_create(&thread, NULL, open_blob_on_thread, &o), 0);
+	for (int left = 5000; left > 0 && !o.done; left--) usleep(1000);
+	bool done = o.done;
+	sem_post(&go);
+	pthread_join(thread, NULL);
+	pthread_join(call.thread, NULL);
+	assert_true(done);
+	assert_int_equal(o.code, CAIRN_OK);
+	assert_int_equal(call.code, CAIRN_OK);
+	cairn_ingest_close(ing);
+	content_free(&b);
+	content_free(&c);
+}
+
 static void publishing__goes_on_when_its_session_is_closed(void **state)
 {
 	struct store *s = *state;
@@ -684,6 +760,8 @@ int main(void)
 		fault_test(publish__that_fails_shows_nothing_and_can_be_repeated),
 		fault_test(index__that_cannot_be_written_is_tried_again),
 		fault_test(stale_write__does_not_change_what_the_next_writer_was_told),
+		fault_test(checkpoint__that_fails_beside_a_publisher_stops_it),
+		fault_test(open__does_not_wait_for_a_publisher),
 		fault_test(publishing__goes_on_when_its_session_is_closed),
 		fault_test(memory_calls__do_not_wait_for_the_disk),
 		fault_test(late_unlink__does_not_take_what_was_published_again),
