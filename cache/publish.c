@@ -38,13 +38,15 @@ static struct chain *chain_copy(const struct chain *chain, const struct publish 
 	return copy;
 }
 
-/* The file has its name: make the blob, or heal the one whose file it replaced. */
+/* The file has its name: make the blob, or heal the one whose file it replaced, which *healed then
+ * is (a new reference). */
 static struct blob *install_locked(struct cairn_cache *c, const struct publish *p,
-				   struct chain **chain, bool *healed) CAIRN_REQUIRES(&c->mu)
+				   struct chain **chain, struct blob **healed)
+	CAIRN_REQUIRES(&c->mu)
 {
 	struct blob *b = blob_find_locked(c, p->digest);
 	int64_t now = cairn_real_ns(c->clock);
-	*healed = b != NULL;
+	*healed = b;
 	if (b == NULL) {
 		b = blob_new(p->digest, p->size);
 		b->state = (uint8_t)p->state;
@@ -54,7 +56,12 @@ static struct blob *install_locked(struct cairn_cache *c, const struct publish *
 		b->promised_ns = INT64_MIN / 2;
 		blob_insert_locked(c, b);
 	} else {
-		blob_set_damaged_locked(c, b, false);
+		if (b->size != p->size) {
+			b = blob_replace_locked(c, b, p->size);
+		} else {
+			blob_ref(b);
+			blob_set_damaged_locked(c, b, false);
+		}
 		if (p->state == CAIRN_BLOB_REFERENCED) blob_reference_locked(c, b);
 		b->used_ns = cairn_boot_ns(c->clock);
 	}
@@ -97,7 +104,7 @@ static enum cairn_code publish_named(struct cairn_cache *c, const struct publish
 				     struct cairn_err *err)
 {
 	struct generation g;
-	bool healed;
+	struct blob *healed;
 	char text[CAIRN_DIGEST_STR];
 	lock(&c->mu);
 	struct blob *b = take_present_locked(c, p, before);
@@ -116,8 +123,9 @@ static enum cairn_code publish_named(struct cairn_cache *c, const struct publish
 	unlock(&c->mu);
 	if (chain != NULL) chain_fini(chain);
 	free(chain);
-	if (healed) {
-		file_detach(c, b);
+	if (healed != NULL) {
+		file_detach(c, healed);
+		blob_unref(healed);
 		cairn_log(CAIRN_LOG_INFO, "blob_healed",
 			  CAIRN_STR("digest", cairn_digest_format(p->digest, text)),
 			  CAIRN_STR("by", "a new copy"));

@@ -326,6 +326,73 @@ static void open__after_an_unclean_end_looks_at_sizes(void **state)
 	content_free(&c);
 }
 
+/* A backup, or a curious shell. */
+static void open__does_not_mind_a_reader_of_the_index(void **state)
+{
+	struct store *s = *state;
+	struct cairn_err err;
+	struct cairn_cache_stats stats;
+	struct content c = content_new(100, 31);
+	char path[512];
+	sqlite3 *db = NULL;
+	sqlite3_stmt *st = NULL;
+	add_cached(s, &c);
+	assert_int_equal(sqlite3_open(in_dir(s, "index.db", path), &db), SQLITE_OK);
+	assert_int_equal(sqlite3_prepare_v2(db, "SELECT * FROM meta", -1, &st, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_step(st), SQLITE_ROW); /* and stays there */
+	store_close(s);
+	assert_ok(store_try_open(s, &err));
+	cairn_cache_stats(s->cache, &stats);
+	assert_false(stats.recovered);
+	assert_int_equal(state_of(s, &c.digest), CAIRN_BLOB_CACHED);
+	sqlite3_finalize(st);
+	sqlite3_close(db);
+	content_free(&c);
+}
+
+static void cut_and_forget(struct store *s, const struct content *c)
+{
+	char path[512];
+	store_close(s);
+	assert_int_equal(truncate(blob_path(s, &c->digest, path), 4000), 0);
+	unlink(in_dir(s, "index.db", path));
+	store_open(s);
+}
+
+/* Found without a row, a short file has the wrong size for good; a whole copy must heal it. */
+static void publish__heals_a_file_that_was_found_too_short(void **state)
+{
+	struct store *s = *state;
+	struct cairn_err err;
+	struct cairn_ingest_status st;
+	struct content c = content_new(5000, 32);
+	struct cairn_label label = {"k", "v"};
+	struct cairn_blob_info info;
+	add_referenced(s, &c);
+	cut_and_forget(s, &c);
+	assert_ok(cairn_cache_set_labels(s->cache, &c.digest, &label, 1, false, &err));
+	struct cairn_ingest *ing = open_ref(s, "r", &c, true, true);
+	assert_int_equal(status_of(ing).offset, 0);
+	assert_ok(put(ing, 0, c.data, c.n, &err));
+	assert_code(cairn_ingest_commit(ing, c.n, c.n, &c.digest, &st, &err), CAIRN_ALREADY_EXISTS);
+	cairn_ingest_close(ing);
+	for (int i = 0; i < 2; i++) {
+		assert_ok(read_and_compare(s, &c, &err));
+		assert_ok(cairn_cache_promise(s->cache, &c.digest, &info, &err));
+		assert_int_equal(info.size, c.n);
+		assert_false(info.damaged);
+		assert_non_null(info.labels);
+		cairn_blob_info_fini(&info);
+		store_reopen(s);
+	}
+	struct cairn_cache_stats stats;
+	cairn_cache_stats(s->cache, &stats);
+	assert_int_equal(stats.referenced_blobs, 1);
+	assert_int_equal(stats.referenced_bytes, c.n);
+	assert_int_equal(stats.damaged_blobs, 0);
+	content_free(&c);
+}
+
 static void open__takes_a_file_without_a_chain_whole(void **state)
 {
 	struct store *s = *state;
@@ -464,6 +531,8 @@ int main(void)
 		open_test(open__after_an_unclean_end_references_everything),
 		open_test(open__brings_files_and_rows_together),
 		open_test(open__after_an_unclean_end_looks_at_sizes),
+		open_test(open__does_not_mind_a_reader_of_the_index),
+		open_test(publish__heals_a_file_that_was_found_too_short),
 		open_test(open__takes_a_file_without_a_chain_whole),
 		cmocka_unit_test_setup_teardown(open__of_many_blobs_is_quick, setup_system_clock,
 						store_teardown),

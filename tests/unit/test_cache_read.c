@@ -1,4 +1,6 @@
 /* Reading, verification, damage and its repair, adopt and give. */
+#include <sys/resource.h>
+
 #include "support/store.h"
 
 #define MIB (1u << 20)
@@ -382,6 +384,46 @@ static void adopt__links_and_leaves_the_source_alone(void **state)
 	content_free(&c);
 }
 
+static void adopt__heals_a_blob_whose_file_is_gone(void **state)
+{
+	struct store *s = *state;
+	struct cairn_err err;
+	enum cairn_adopt how;
+	struct content c = content_new(2000, 31);
+	char path[512], name[512];
+	add_referenced(s, &c);
+	store_reopen(s);
+	assert_int_equal(unlink(blob_path(s, &c.digest, name)), 0);
+	write_file(s, "source", c.data, c.n, path);
+	assert_ok(cairn_cache_adopt(s->cache, &c.digest, path, NULL, NULL, &how, &err));
+	assert_int_equal(how, CAIRN_ADOPT_LINKED);
+	assert_ok(read_and_compare(s, &c, &err));
+	content_free(&c);
+}
+
+/* Out of descriptors is not out of service. */
+static void give__without_descriptors_marks_nothing(void **state)
+{
+	struct store *s = *state;
+	struct cairn_err err;
+	enum cairn_adopt how;
+	struct rlimit before, none;
+	struct content c = content_new(2000, 32);
+	char path[512];
+	add_referenced(s, &c);
+	snprintf(path, sizeof(path), "%.200s/given", s->dir);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	none = before;
+	none.rlim_cur = 0;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	enum cairn_code code = cairn_cache_give(s->cache, &c.digest, path, NULL, NULL, &how, &err);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+	assert_int_equal(code, CAIRN_INTERNAL);
+	assert_false(is_damaged(s, &c.digest));
+	assert_ok(read_and_compare(s, &c, &err));
+	content_free(&c);
+}
+
 static void adopt__refuses_what_is_not_its_digest(void **state)
 {
 	struct store *s = *state;
@@ -486,6 +528,8 @@ int main(void)
 		read_test(verify__finds_what_no_read_would),
 		read_test(drop__does_not_take_a_file_that_was_published_again),
 		read_test(adopt__links_and_leaves_the_source_alone),
+		read_test(adopt__heals_a_blob_whose_file_is_gone),
+		read_test(give__without_descriptors_marks_nothing),
 		read_test(adopt__refuses_what_is_not_its_digest),
 		read_test(adopt__and_give_copy_to_another_file_system),
 		read_test(give__links_and_keeps_what_was_proved),
