@@ -51,7 +51,9 @@ class Clients(E2E):
             names = w.containerd.images()
             ref = next(name for name in names if "v1" in name)
             w.containerd.whole(ref, "v1")
-            return names, w.containerd.recorded()
+            # The archive's own index is recorded too, until a GC finds that nothing needs it.
+            self.assertLessEqual(digests("demo/small:v1"), w.containerd.recorded())
+            return names
         self.both(scenario)
 
     def test_import_of_what_is_cached(self):
