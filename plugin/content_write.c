@@ -172,11 +172,17 @@ static void job(void *arg)
 	session_unref(s);
 }
 
-/* Can it be done without touching the disk? */
+/* Can it be done without touching the disk? A published ingest's running digest is its blob's; one
+ * of another algorithm means to hash all bytes again. */
 static bool is_quick(struct session *s)
 {
-	return s->in.action == CAIRN_WRITE_COMMIT && s->in.data_len == 0 && !s->unconfirmed &&
-	       cairn_ingest_is_published(s->ing);
+	struct cairn_err ignored;
+	if (s->in.action != CAIRN_WRITE_COMMIT || s->in.data_len > 0 || s->unconfirmed ||
+	    !cairn_ingest_is_published(s->ing) ||
+	    cairn_ingest_get_status(s->ing, &s->st, &ignored) != CAIRN_OK) {
+		return false;
+	}
+	return s->expected.alg == 0 || s->expected.alg == s->st.running.alg;
 }
 
 static enum cairn_code run_job(struct session *s, struct cairn_call *call, struct cairn_err *err)

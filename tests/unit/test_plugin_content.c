@@ -378,6 +378,33 @@ static void commit__takes_sha512(void **state)
 	OK(get_info(n, text, NULL));
 }
 
+/* A COMMIT that has to hash the bytes again, under another algorithm, holds nobody else up. */
+static void commit__under_another_algorithm_leaves_others_alone(void **state)
+{
+	struct node *n = *state;
+	const size_t half = 16u << 20;
+	char expected[CAIRN_DIGEST_STR];
+	uint8_t *data = fill_bytes(malloc(2 * half), 2 * half, 61);
+	struct cairn_digest d = digest_of(data, 2 * half, CAIRN_SHA512);
+	struct cairn_call *call = NULL;
+	struct cairn_blob_info info;
+	OK(start_write(n, pull_ref("a", data, 2 * half), (int64_t)(2 * half), &call, NULL));
+	OK(write_at(&call, 0, data, half, NULL));
+	OK(write_at(&call, (int64_t)half, data + half, half, NULL)); /* published as sha256 */
+	pb_write m = write_message(COMMIT, (int64_t)(2 * half), NULL, 0);
+	m.expected = (char *)(uintptr_t)cairn_digest_format(&d, expected);
+	OK(cairn_call_send(call, &m.base, &node_err));
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(get_info(n, NO_DIGEST, NULL), CAIRN_NOT_FOUND);
+		/* We were answered while it runs. */
+		assert_int_equal(cairn_cache_info(n->cache, &d, &info, &node_err), CAIRN_NOT_FOUND);
+	}
+	OK(ask(&call, NULL, NULL));
+	OK(end_write(&call));
+	OK(get_info(n, expected, NULL));
+	free(data);
+}
+
 static void write__busy_ref_is_unavailable_and_soon_so(void **state)
 {
 	struct node *n = *state;
@@ -1000,6 +1027,7 @@ int main(void)
 		TEST(commit__of_what_exists_says_so_and_frees_the_ref),
 		TEST(commit__frees_the_ref_before_it_answers),
 		TEST(commit__takes_sha512),
+		TEST(commit__under_another_algorithm_leaves_others_alone),
 		TEST(write__busy_ref_is_unavailable_and_soon_so),
 		TEST(write__half_close_keeps_data_and_times),
 		TEST(abort__ends_an_open_stream_at_its_next_message),
