@@ -399,6 +399,8 @@ class Hostile(E2E):
         self.assertEqual(self.client.statuses(), [])
         with self.client.write() as again:
             self.assertEqual(again.stat(ref="open", total=100).offset, 0)
+            # Ended unasked, a Go client would see EOF at its next send and never the status.
+            self.assertTrue(writer.replies.is_active())
             self.assertNotEqual(code_of(writer.data, b"x" * 50, 50), Code.OK)
             self.assertEqual(again.data(b"y" * 100, 0).offset, 100)
             again.commit(sha256(b"y" * 100), 100, 100)
