@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <grpc/grpc_security.h>
 #include <grpc/support/time.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -83,12 +84,35 @@ static void new_channel(void *arg)
 	grpc_channel_credentials_release(creds);
 }
 
+/* To gRPC a target is a URI: "%", "?" and the like in a socket's path would not be of the path. */
+static char *target_uri(const char *target)
+{
+	static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+				    "0123456789-._~/";
+	size_t n = strncmp(target, "unix:", 5) == 0 ? 5 : strlen(target);
+	char *uri = malloc(3 * strlen(target) + 1), *to = uri;
+	if (uri == NULL) abort();
+	memcpy(to, target, n);
+	to += n;
+	for (const char *c = target + n; *c != '\0'; c++) {
+		if (strchr(plain, *c) != NULL) {
+			*to++ = *c;
+		} else {
+			to += snprintf(to, 4, "%%%02X", (unsigned)(unsigned char)*c);
+		}
+	}
+	*to = '\0';
+	return uri;
+}
+
 enum cairn_code cairn_channel_new(struct cairn_rpc *rpc, const char *target,
 				  const struct cairn_tls *tls, struct cairn_channel **ret,
 				  struct cairn_err *err)
 {
-	struct new_channel p = {.target = target, .tls = tls, .err = err};
+	char *uri = target_uri(target);
+	struct new_channel p = {.target = uri, .tls = tls, .err = err};
 	cairn_call_native(new_channel, &p);
+	free(uri);
 	if (p.rc) return cairn_err_wrap(err, "channel to %s", target);
 	struct cairn_channel *channel = calloc(1, sizeof(*channel));
 	if (channel == NULL) abort();

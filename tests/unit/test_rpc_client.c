@@ -74,6 +74,28 @@ static void nobody_there__is_unavailable(void **state)
 	cairn_channel_free(channel);
 }
 
+/* To gRPC a target is a URI; to us, and to those who configure it, it is a path. */
+static void channel__takes_any_path(void **state)
+{
+	struct fixture *f = *state;
+	static const char *const names[] = {"a%20b", "100%",	 "a b", "a?b",
+					    "a#b",   "\xc3\xa9", "a:b"};
+	for (size_t i = 0; i < CAIRN_LEN(names); i++) {
+		struct cairn_err err;
+		struct cairn_channel *channel;
+		read_resp *r;
+		char path[100], target[128];
+		snprintf(path, sizeof(path), "%s/%s", f->dir, names[i]);
+		assert_int_equal(symlink(f->path, path), 0);
+		snprintf(target, sizeof(target), "unix:%s", path);
+		OK(cairn_channel_new(f->rpc, target, NULL, &channel, &err));
+		OK(ask(channel, "echo", 0, 10, 20000, &r, &err));
+		free_resp(r);
+		cairn_channel_free(channel);
+		assert_int_equal(unlink(path), 0);
+	}
+}
+
 static void channel__reconnects_after_a_restart(void **state)
 {
 	struct fixture *f = *state;
@@ -221,6 +243,7 @@ int main(void)
 		TEST(headers__reach_the_handler),
 		TEST(bad_headers__are_refused),
 		TEST(nobody_there__is_unavailable),
+		TEST(channel__takes_any_path),
 		TEST(channel__reconnects_after_a_restart),
 		TEST(restart__ends_open_streams),
 		TEST(finish__drops_what_was_not_received),
