@@ -15,8 +15,9 @@ sandbox_child=   # process that holds the namespaces
 # run left because it was killed with SIGKILL goes now.
 sandbox_begin() {
 	local old
+	# One without an owner's number may be just being made.
 	for old in "${TMPDIR:-/tmp}/cairn-$1"-??????; do
-		if [ -O "$old/owner" ] && flock -n "$old/owner" true &&
+		if [ -O "$old/owner" ] && [ -s "$old/owner" ] && flock -n "$old/owner" true &&
 			! kill -0 "$(cat "$old/owner")" 2>/dev/null; then
 			sandbox_remove "$old"
 		fi
