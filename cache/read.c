@@ -317,7 +317,7 @@ static enum cairn_code look(struct cairn_cache *c, struct blob_file *f, struct g
 
 /* Prove the pieces [first, last] of the generation that the file has now. */
 static enum cairn_code prove(struct cairn_cache *c, struct blob_file *f, uint64_t first,
-			     uint64_t last, struct cairn_err *err)
+			     uint64_t last, const struct go_on *go_on, struct cairn_err *err)
 {
 	struct generation before = {0}, after = {0};
 	bool all = false;
@@ -327,7 +327,7 @@ static enum cairn_code prove(struct cairn_cache *c, struct blob_file *f, uint64_
 		lock(&c->read_mu);
 		bool done = is_proved_locked(f->blob, &before, first, last);
 		unlock(&c->read_mu);
-		if (!done) code = pieces_check(c, f, first, last, &all, err);
+		if (!done) code = pieces_check(c, f, first, last, go_on, &all, err);
 		if (code == CAIRN_OK) code = look(c, f, &after, err);
 		/* Changed meanwhile: what was read may be a mixture; the caller looks again. */
 		if (!done && code == CAIRN_OK && generation_equal(&before, &after)) {
@@ -369,8 +369,9 @@ enum cairn_view_outcome cairn_blob_view(struct cairn_blob *blob, uint64_t offset
 		unlock(&c->read_mu);
 		if (proved) return window_view(c, f, w, offset, len, may_block, ret, err);
 		if (!may_block) return CAIRN_VIEW_WOULD_BLOCK;
-		code = tries < 8 ? prove(c, f, offset / PIECE, (offset + len - 1) / PIECE, err)
-				 : blob_damaged(c, f->blob, "its file keeps changing", err);
+		code = tries < 8
+			       ? prove(c, f, offset / PIECE, (offset + len - 1) / PIECE, NULL, err)
+			       : blob_damaged(c, f->blob, "its file keeps changing", err);
 		if (code != CAIRN_OK) return CAIRN_VIEW_FAILED;
 	}
 }
@@ -378,6 +379,7 @@ enum cairn_view_outcome cairn_blob_view(struct cairn_blob *blob, uint64_t offset
 enum cairn_code cairn_blob_prove(struct cairn_blob *blob, bool (*go_on)(void *arg), void *arg,
 				 struct cairn_err *err)
 {
+	const struct go_on ask = {go_on, arg};
 	struct cairn_cache *c = blob->cache;
 	struct blob_file *f = blob->file;
 	const uint64_t step = WINDOW_BYTES / PIECE, pieces = chain_count(f->blob->size) + 1;
@@ -386,7 +388,7 @@ enum cairn_code cairn_blob_prove(struct cairn_blob *blob, bool (*go_on)(void *ar
 		if (go_on != NULL && !go_on(arg)) {
 			return cairn_err_set(err, CAIRN_CANCELLED, "stopped as asked");
 		}
-		enum cairn_code code = prove(c, f, i, last, err);
+		enum cairn_code code = prove(c, f, i, last, &ask, err);
 		if (code != CAIRN_OK) return code;
 	}
 	return CAIRN_OK;

@@ -297,9 +297,15 @@ enum cairn_code hash_file(int fd, uint64_t size, uint8_t alg, struct chain *chai
 			  struct cairn_digest *ret, struct cairn_err *err);
 /* Exactly n bytes at offset. 0, or an errno value; EIO-like reasons and ENODATA (short file). */
 int read_exactly(int fd, void *buf, size_t n, uint64_t offset);
-/* Read and prove the pieces of [first, last]; *ok false: some piece is wrong. check held. */
+struct go_on {
+	bool (*fn)(void *arg); /* NULL: always */
+	void *arg;
+};
+/* Read and prove the pieces of [first, last]; *all: the whole file was. go_on (may be NULL) may
+ * stop that. check held. Errors: DATA_LOSS, CANCELLED, INTERNAL. */
 enum cairn_code pieces_check(struct cairn_cache *c, struct blob_file *f, uint64_t first,
-			     uint64_t last, bool *all, struct cairn_err *err);
+			     uint64_t last, const struct go_on *go_on, bool *all,
+			     struct cairn_err *err);
 
 /* publish.c: the only place that gives a file its final name */
 struct publish {

@@ -95,18 +95,28 @@ static void store_chain(struct cairn_cache *c, struct blob *b, const struct chai
 	free(old);
 }
 
+static bool ask_go_on(void *arg, uint64_t bytes)
+{
+	const struct go_on *ask = arg;
+	(void)bytes;
+	return ask->fn(ask->arg);
+}
+
 /* No chain, or one that does not fit: the whole file decides, and gives a chain. */
 static enum cairn_code check_whole(struct cairn_cache *c, struct blob_file *f,
-				   struct cairn_err *err)
+				   const struct go_on *go_on, struct cairn_err *err)
 {
 	struct blob *b = f->blob;
 	struct chain chain;
 	struct cairn_digest digest;
 	struct cairn_err why;
 	chain_init(&chain, b->digest.alg);
-	enum cairn_code code =
-		hash_file(f->fd, b->size, b->digest.alg, &chain, NULL, NULL, &digest, &why);
-	if (code != CAIRN_OK) {
+	struct go_on ask = go_on != NULL ? *go_on : (struct go_on){0};
+	enum cairn_code code = hash_file(f->fd, b->size, b->digest.alg, &chain,
+					 ask.fn != NULL ? ask_go_on : NULL, &ask, &digest, &why);
+	if (code == CAIRN_CANCELLED) {
+		*err = why;
+	} else if (code != CAIRN_OK) {
 		code = blob_damaged(c, b, why.msg, err);
 	} else if (!cairn_digest_equal(&digest, &b->digest)) {
 		code = blob_damaged(c, b, "its bytes have another digest", err);
@@ -145,7 +155,8 @@ static bool check_piece(const struct blob_file *f, uint64_t piece, const uint8_t
 }
 
 enum cairn_code pieces_check(struct cairn_cache *c, struct blob_file *f, uint64_t first,
-			     uint64_t last, bool *all, struct cairn_err *err)
+			     uint64_t last, const struct go_on *go_on, bool *all,
+			     struct cairn_err *err)
 {
 	char why[128];
 	bool good = true;
@@ -153,7 +164,7 @@ enum cairn_code pieces_check(struct cairn_cache *c, struct blob_file *f, uint64_
 	*all = false;
 	if (f->chain.n != chain_count(f->blob->size)) {
 		*all = true;
-		return check_whole(c, f, err);
+		return check_whole(c, f, go_on, err);
 	}
 	uint8_t *buf = mem_zero(PIECE);
 	for (uint64_t i = first; i <= last && good; i++) {
@@ -169,7 +180,7 @@ enum cairn_code pieces_check(struct cairn_cache *c, struct blob_file *f, uint64_
 	free(buf);
 	if (good) return CAIRN_OK;
 	*all = true; /* the chain itself may be what is wrong */
-	return check_whole(c, f, err);
+	return check_whole(c, f, go_on, err);
 }
 
 /* ---- verify */

@@ -326,6 +326,33 @@ static void open__after_an_unclean_end_looks_at_sizes(void **state)
 	content_free(&c);
 }
 
+static bool four_times(void *arg)
+{
+	return ++*(int *)arg < 4;
+}
+
+/* Without a chain the first piece takes the whole file, which nobody may wait for any more. */
+static void prove__of_a_file_without_a_chain_can_be_stopped(void **state)
+{
+	struct store *s = *state;
+	struct cairn_err err;
+	struct cairn_blob *blob = NULL;
+	struct content c = content_new(8 * MIB, 33);
+	int asked = 0;
+	add_referenced(s, &c);
+	store_close(s);
+	sql(s, "DELETE FROM chain");
+	store_open(s);
+	assert_ok(cairn_blob_open(s->cache, &c.digest, &blob, &err));
+	assert_code(cairn_blob_prove(blob, four_times, &asked, &err), CAIRN_CANCELLED);
+	assert_int_equal(asked, 4);
+	assert_false(is_damaged(s, &c.digest));
+	assert_ok(cairn_blob_prove(blob, NULL, NULL, &err));
+	cairn_blob_close(blob);
+	assert_ok(read_and_compare(s, &c, &err));
+	content_free(&c);
+}
+
 /* A backup, or a curious shell. */
 static void open__does_not_mind_a_reader_of_the_index(void **state)
 {
@@ -531,6 +558,7 @@ int main(void)
 		open_test(open__after_an_unclean_end_references_everything),
 		open_test(open__brings_files_and_rows_together),
 		open_test(open__after_an_unclean_end_looks_at_sizes),
+		open_test(prove__of_a_file_without_a_chain_can_be_stopped),
 		open_test(open__does_not_mind_a_reader_of_the_index),
 		open_test(publish__heals_a_file_that_was_found_too_short),
 		open_test(open__takes_a_file_without_a_chain_whole),
