@@ -71,7 +71,8 @@ CAIRN_CHECKED enum cairn_code cairn_msg_unpack(struct cairn_call *call, const st
 enum cairn_recv {
 	CAIRN_RECV_MSG,	 /* *ret is the next message; free it */
 	CAIRN_RECV_END,	 /* the other side sends no more (client side: now cairn_call_finish) */
-	CAIRN_RECV_GONE, /* cancelled, deadline over, connection lost, or the server shuts down */
+	CAIRN_RECV_GONE, /* cancelled (a drain's timeout does so, too), deadline over, connection
+			    lost */
 };
 
 /* Wait for the next message of a stream. */
