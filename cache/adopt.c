@@ -73,6 +73,7 @@ struct adopting {
 	const char *path;
 	char name[32]; /* in ingest/ */
 	bool linked;
+	struct generation source; /* before it was read */
 	struct copying copy;
 };
 
@@ -101,6 +102,7 @@ static enum cairn_code open_source(struct adopting *a, struct cairn_err *err)
 		return cairn_err_set(err, CAIRN_DATA_LOSS, "%s is no file of a blob", a->path);
 	}
 	a->copy.size = (uint64_t)st.st_size;
+	a->source = generation_of(&st);
 	return CAIRN_OK;
 }
 
@@ -160,6 +162,7 @@ static enum cairn_code publish_adopted(struct adopting *a, enum cairn_adopt *ret
 		.name = a->name,
 		.chain = &a->copy.chain,
 		.proved = true,
+		.hashed = a->linked ? &a->source : NULL,
 		.foreign = a->linked,
 		.state = CAIRN_BLOB_REFERENCED,
 	};

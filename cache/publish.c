@@ -99,6 +99,13 @@ static enum cairn_code give_name(struct cairn_cache *c, const struct publish *p,
 	return CAIRN_OK;
 }
 
+/* Somebody who has another name of the file may have written to it behind the hash's back. */
+static bool is_as_hashed(const struct publish *p, const struct generation *now)
+{
+	return p->hashed == NULL ||
+	       (p->hashed->size == now->size && p->hashed->mtime_ns == now->mtime_ns);
+}
+
 static enum cairn_code publish_named(struct cairn_cache *c, const struct publish *p,
 				     struct blob **ret, bool *present, int *before,
 				     struct cairn_err *err)
@@ -118,7 +125,7 @@ static enum cairn_code publish_named(struct cairn_cache *c, const struct publish
 	lock(&c->mu);
 	b = install_locked(c, p, &chain, &healed);
 	lock(&c->read_mu);
-	proof_set_locked(b, &g, p->proved);
+	proof_set_locked(b, &g, p->proved && is_as_hashed(p, &g));
 	unlock(&c->read_mu);
 	unlock(&c->mu);
 	if (chain != NULL) chain_fini(chain);

@@ -314,7 +314,8 @@ struct publish {
 	int fd;		  /* of the file; its data is not flushed yet */
 	const char *name; /* in ingest/ */
 	const struct chain *chain;
-	bool proved;  /* every byte was hashed by this process as it was written */
+	bool proved; /* every byte was hashed by this process as it was written */
+	const struct generation *hashed; /* the file before that; NULL: nobody else writes to it */
 	bool foreign; /* a link to somebody else's file: leave its attributes alone */
 	enum cairn_blob_state state;
 	const char *owner;  /* NULL: none to add */

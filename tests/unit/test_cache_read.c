@@ -384,6 +384,40 @@ static void adopt__links_and_leaves_the_source_alone(void **state)
 	content_free(&c);
 }
 
+struct scribble {
+	const char *path;
+	int calls;
+};
+
+/* Writes to what was hashed a moment ago. */
+static bool scribble_behind(void *arg, uint64_t bytes)
+{
+	struct scribble *x = arg;
+	(void)bytes;
+	if (++x->calls != 2) return true;
+	int fd = open(x->path, O_WRONLY);
+	assert_int_equal(pwrite(fd, "!!!!", 4, 100), 4);
+	close(fd);
+	return true;
+}
+
+static void adopt__trusts_no_bytes_that_changed_behind_it(void **state)
+{
+	struct store *s = *state;
+	struct cairn_err err;
+	enum cairn_adopt how;
+	struct content c = content_new(3 * MIB, 34);
+	char path[512];
+	write_file(s, "source", c.data, c.n, path);
+	struct timespec long_ago[2] = {{1700000000, 0}, {1700000000, 0}};
+	assert_int_equal(utimensat(AT_FDCWD, path, long_ago, 0), 0);
+	struct scribble x = {path, 0};
+	assert_ok(cairn_cache_adopt(s->cache, &c.digest, path, scribble_behind, &x, &how, &err));
+	assert_int_equal(how, CAIRN_ADOPT_LINKED);
+	expect_loss(s, &c);
+	content_free(&c);
+}
+
 static void adopt__heals_a_blob_whose_file_is_gone(void **state)
 {
 	struct store *s = *state;
@@ -528,6 +562,7 @@ int main(void)
 		read_test(verify__finds_what_no_read_would),
 		read_test(drop__does_not_take_a_file_that_was_published_again),
 		read_test(adopt__links_and_leaves_the_source_alone),
+		read_test(adopt__trusts_no_bytes_that_changed_behind_it),
 		read_test(adopt__heals_a_blob_whose_file_is_gone),
 		read_test(give__without_descriptors_marks_nothing),
 		read_test(adopt__refuses_what_is_not_its_digest),
