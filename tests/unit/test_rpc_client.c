@@ -66,7 +66,7 @@ static void nobody_there__is_unavailable(void **state)
 	struct cairn_err err;
 	struct cairn_channel *channel;
 	struct cairn_call *call;
-	read_resp *r;
+	read_resp *r = NULL;
 	OK(cairn_channel_new(f->rpc, "unix:/nonexistent/sock", NULL, &channel, &err));
 	assert_int_equal(ask(channel, "echo", 0, 0, 20000, &r, &err), CAIRN_UNAVAILABLE);
 	OK(cairn_channel_open(channel, BIDI, NULL, 0, 20000, &call, &err));
@@ -83,7 +83,7 @@ static void channel__takes_any_path(void **state)
 	for (size_t i = 0; i < CAIRN_LEN(names); i++) {
 		struct cairn_err err;
 		struct cairn_channel *channel;
-		read_resp *r;
+		read_resp *r = NULL;
 		char path[100], target[128];
 		snprintf(path, sizeof(path), "%s/%s", f->dir, names[i]);
 		assert_int_equal(symlink(f->path, path), 0);

@@ -22,7 +22,7 @@ static void unary__carries_every_error(void **state)
 	struct fixture *f = *state;
 	for (int code = 1; code <= 16; code++) {
 		struct cairn_err err;
-		read_resp *r;
+		read_resp *r = NULL;
 		assert_int_equal(ask(f->channel, "fail", code, 0, 20000, &r, &err), code);
 		assert_int_equal(err.code, code);
 		assert_string_equal(err.msg, "failed as asked");
@@ -309,7 +309,7 @@ static void deadline__ends_call_and_handler(void **state)
 	/* On a busy machine the deadline may pass before the server has heard of the call. */
 	for (int ms = 50; f->service.entered == 0; ms *= 2) {
 		struct cairn_err err;
-		read_resp *r;
+		read_resp *r = NULL;
 		int64_t begun = now_ns();
 		assert_int_equal(ask(f->channel, "wait", 0, 3600 * 1000, ms, &r, &err),
 				 CAIRN_DEADLINE_EXCEEDED);
