@@ -165,6 +165,7 @@ static struct cairn_cache *new_cache(const struct cairn_cache_opts *opts)
 	pthread_mutex_init(&c->mu.os, NULL);
 	pthread_mutex_init(&c->read_mu.os, NULL);
 	init_cond(&c->dirty_cond);
+	hands_init(&c->hands);
 	init_cond(&c->jobs_cond);
 	c->dirty_tail = &c->dirty_head;
 	c->jobs_tail = &c->jobs_head;
@@ -203,6 +204,7 @@ static void free_dirty(struct cairn_cache *c)
 
 static void free_cache(struct cairn_cache *c)
 {
+	hands_fini(&c->hands);
 	free_dirty(c);
 	free_ingests(c);
 	read_fini(c);
@@ -243,6 +245,7 @@ enum cairn_code cairn_cache_open(const struct cairn_cache_opts *opts, struct cai
 	if (code == CAIRN_OK) code = load_store(c, err);
 	if (code == CAIRN_OK) code = writer_start(c, err);
 	if (code == CAIRN_OK) code = jobs_start(c, err);
+	if (code == CAIRN_OK) code = hands_start(&c->hands, err);
 	if (code == CAIRN_OK) {
 		reserve_keep(c);
 		*ret = c;

@@ -20,6 +20,7 @@
 #include <sys/stat.h>
 
 #include "cache/cache.h"
+#include "cache/hands.h"
 #include "cache/index.h"
 #include "cache/table.h"
 
@@ -217,6 +218,8 @@ struct cairn_cache {
 	bool jobs_stop;
 	pthread_t job_threads[JOB_THREADS];
 	size_t job_threads_n;
+
+	struct hands hands;
 
 	struct mutex read_mu;
 	struct blob_file *files_head, *files_tail; /* idle, oldest first */

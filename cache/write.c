@@ -10,6 +10,8 @@
 #include "cache/mem.h"
 #include "cache/store.h"
 
+#define HANDS_BYTES (128 << 10) /* less is done before other hands wake up */
+
 struct write {
 	struct ingest_data *data; /* counted */
 	struct cairn_hasher hasher;
@@ -219,6 +221,52 @@ static enum cairn_code install(struct cairn_ingest *s, struct write *w, bool *wh
 	return current ? CAIRN_OK : session_over(s, err);
 }
 
+struct copying {
+	struct cairn_cache *cache;
+	struct write *w;
+	const struct cairn_span *spans;
+	size_t n;
+	enum cairn_code code;
+	struct cairn_err err;
+};
+
+static void copy_bytes(void *arg)
+{
+	struct copying *p = arg;
+	p->code =
+		data_append(p->cache, p->w->data, p->w->offset, p->spans, p->n, p->w->len, &p->err);
+}
+
+static void hash_bytes(struct write *w, const struct cairn_span *spans, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		chain_hash(&w->hasher, &w->chain, spans[i].data, spans[i].len);
+	}
+}
+
+/* Into the file and into the hash; if the file fails, the hash is of no use to anybody. */
+static enum cairn_code take_bytes(struct cairn_cache *c, struct write *w,
+				  const struct cairn_span *spans, size_t n, struct cairn_err *err)
+{
+	struct copying p = {.cache = c, .w = w, .spans = spans, .n = n};
+	if (w->len == 0) return CAIRN_OK;
+	hands_enter(&c->hands);
+	if (w->len >= HANDS_BYTES && hands_give(&c->hands, copy_bytes, &p)) {
+		hash_bytes(w, spans, n);
+		hands_wait(&c->hands);
+	} else {
+		copy_bytes(&p);
+		if (p.code == CAIRN_OK) hash_bytes(w, spans, n);
+	}
+	hands_leave(&c->hands);
+	if (p.code != CAIRN_OK) {
+		*err = p.err;
+		return p.code;
+	}
+	atomic_fetch_add(&c->written_bytes, w->len);
+	return CAIRN_OK;
+}
+
 static enum cairn_code append(struct cairn_ingest *s, struct write *w,
 			      const struct cairn_span *spans, size_t n, struct cairn_err *err)
 {
@@ -234,15 +282,8 @@ static enum cairn_code append(struct cairn_ingest *s, struct write *w,
 	unlock(&c->mu);
 	if (!current) return session_over(s, err);
 	chain_init(&w->chain, w->hasher.alg);
-	enum cairn_code code = CAIRN_OK;
-	if (w->len > 0) code = data_append(c, w->data, w->offset, spans, n, w->len, err);
-	if (code == CAIRN_OK) {
-		for (size_t i = 0; i < n; i++) {
-			chain_hash(&w->hasher, &w->chain, spans[i].data, spans[i].len);
-		}
-		atomic_fetch_add(&c->written_bytes, w->len);
-		code = install(s, w, &whole, err);
-	}
+	enum cairn_code code = take_bytes(c, w, spans, n, err);
+	if (code == CAIRN_OK) code = install(s, w, &whole, err);
 	if (code == CAIRN_OK && whole) code = complete(s, w->data, err);
 	chain_fini(&w->chain);
 	data_unref(w->data);

@@ -39,28 +39,37 @@ static enum cairn_code ask(struct cairn_channel *channel, char *digest, struct c
 	return rc;
 }
 
+/* Returns the number of samples; 0: err is set. */
+static size_t sample(struct cairn_channel *channel, char *digest, double seconds, int64_t *took,
+		     struct cairn_err *err)
+{
+	const struct cairn_clock *clock = &cairn_clock_system;
+	if (ask(channel, digest, err) != CAIRN_OK) return 0; /* connects */
+	int64_t end = cairn_boot_ns(clock) + (int64_t)(seconds * (double)CAIRN_NS_PER_S);
+	size_t n = 0;
+	for (int64_t t = cairn_boot_ns(clock); (n == 0 || t < end) && n < SAMPLES_MAX;) {
+		if (ask(channel, digest, err) != CAIRN_OK) return 0;
+		int64_t now = cairn_boot_ns(clock);
+		took[n++] = now - t;
+		t = now;
+	}
+	return n;
+}
+
 static int measure(struct cairn_channel *channel, char *digest, double seconds)
 {
 	struct cairn_err err;
 	int64_t *took = malloc(SAMPLES_MAX * sizeof(*took));
 	if (took == NULL) abort();
-	const struct cairn_clock *clock = &cairn_clock_system;
-	if (ask(channel, digest, &err) != CAIRN_OK) return fail(&err); /* connects */
-	int64_t end = cairn_boot_ns(clock) + (int64_t)(seconds * (double)CAIRN_NS_PER_S);
-	size_t n = 0;
-	for (int64_t t = cairn_boot_ns(clock); t < end && n < SAMPLES_MAX;) {
-		if (ask(channel, digest, &err) != CAIRN_OK) return fail(&err);
-		int64_t now = cairn_boot_ns(clock);
-		took[n++] = now - t;
-		t = now;
+	size_t n = sample(channel, digest, seconds, took, &err);
+	if (n > 0) {
+		qsort(took, n, sizeof(*took), by_value);
+		printf("{\"ops\":%zu,\"p50_us\":%.1f,\"p99_us\":%.1f,\"max_us\":%.1f}\n", n,
+		       (double)took[n / 2] / 1e3, (double)took[n / 100 * 99] / 1e3,
+		       (double)took[n - 1] / 1e3);
 	}
-	if (n == 0) return EXIT_FAILURE;
-	qsort(took, n, sizeof(*took), by_value);
-	printf("{\"ops\":%zu,\"p50_us\":%.1f,\"p99_us\":%.1f,\"max_us\":%.1f}\n", n,
-	       (double)took[n / 2] / 1e3, (double)took[n / 100 * 99] / 1e3,
-	       (double)took[n - 1] / 1e3);
 	free(took);
-	return EXIT_SUCCESS;
+	return n > 0 ? EXIT_SUCCESS : fail(&err);
 }
 
 int main(int argc, char **argv)
