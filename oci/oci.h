@@ -1,0 +1,79 @@
+/* Image names, manifests and indexes: what is needed to follow an image from its name to its blobs.
+ * Asks nobody. Threads: immutable. */
+#ifndef CAIRN_OCI_OCI_H
+#define CAIRN_OCI_OCI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/digest.h"
+#include "base/err.h"
+#include "base/own.h"
+
+/* ---- references --------------------------------------------------------------------------------
+ * Spec: the grammar of distribution's reference package; as containerd's clients use it, with
+ * Docker's defaults: "busybox" is docker.io/library/busybox:latest. */
+
+#define CAIRN_REFERENCE_MAX 1024 /* bytes of one, as given */
+
+struct cairn_reference {
+	char registry[256];	    /* host or host:port */
+	char repository[256];	    /* path, without the registry */
+	char tag[129];		    /* "": none */
+	struct cairn_digest digest; /* alg 0: none */
+};
+
+/* A reference without tag and digest gets the tag "latest".
+ * Errors: INVALID_ARGUMENT (says where, and what is allowed there). */
+CAIRN_CHECKED enum cairn_code cairn_reference_parse(const char *text, struct cairn_reference *ret,
+						    struct cairn_err *err);
+
+/* "registry/repository[:tag][@digest]", as containerd names its image records. */
+const char *cairn_reference_format(const struct cairn_reference *ref,
+				   char buf[static CAIRN_REFERENCE_MAX + 256]);
+
+/* ---- manifests ---------------------------------------------------------------------------------
+ * Spec: OCI image-spec manifest.md, image-index.md, descriptor.md; Docker's image manifest version
+ * 2, schema 2, and its manifest list. */
+
+#define CAIRN_MANIFEST_BYTES_MAX (4u << 20) /* as registries and containerd limit it */
+#define CAIRN_MANIFEST_CHILDREN_MAX 4096    /* descriptors of one manifest or index */
+#define CAIRN_MANIFEST_DEPTH_MAX 8	    /* indexes in indexes, for those who follow them */
+
+enum cairn_media {
+	CAIRN_MEDIA_OTHER = 0, /* a blob that has no children: layer, config, artifact */
+	CAIRN_MEDIA_MANIFEST,
+	CAIRN_MEDIA_INDEX,
+};
+
+/* By media type alone; NULL and unknown ones are OTHER. */
+enum cairn_media cairn_media_of(const char *media_type);
+
+struct cairn_descriptor {
+	struct cairn_digest digest;
+	uint64_t size;
+	enum cairn_media media;				    /* by its media type */
+	char media_type[128];				    /* longer ones are cut */
+	char os[32], arch[32], variant[32], os_version[64]; /* of an index's entry; "": not said */
+};
+
+struct cairn_manifest {
+	enum cairn_media media; /* MANIFEST or INDEX */
+	size_t n;
+	struct cairn_descriptor *children; /* config first, then layers (or blobs); or manifests */
+	struct cairn_digest subject;	   /* what it is about, not what it needs; alg 0: none */
+};
+
+/* What a blob of the given bytes needs. What it is is told by its mediaType field, or, without one,
+ * by its shape (a config and layers, or manifests). JSON that is neither (an image config, say) is
+ * OK with media OTHER and no children: unknown types are kept whole.
+ * A descriptor whose digest is of an unknown algorithm, or whose size is negative or beyond
+ * CAIRN_BLOB_SIZE_MAX's 8 TiB, is an error, as are more than CAIRN_MANIFEST_CHILDREN_MAX of them.
+ * Errors: INVALID_ARGUMENT (not JSON, too long, too deep, a field of the wrong type). */
+CAIRN_CHECKED enum cairn_code cairn_manifest_parse(const void *json, size_t len,
+						   struct cairn_manifest *ret,
+						   struct cairn_err *err);
+void cairn_manifest_fini(struct cairn_manifest *manifest); /* children freed, all zero */
+
+#endif
