@@ -6,6 +6,7 @@
 #include "cache/labels.h"
 #include "cache/mem.h"
 #include "cache/store.h"
+#include "cache/window.h"
 
 #define WALK_STEP 4096 /* blobs looked at under one lock */
 
@@ -77,12 +78,17 @@ static void unlink_job(struct cairn_cache *c, struct job *job)
 	blob_unref(b);
 }
 
-static void drop_locked(struct cairn_cache *c, struct blob *b) CAIRN_REQUIRES(&c->mu)
+void blob_take_out_locked(struct cairn_cache *c, struct blob *b)
 {
 	count_locked(c, b, -1);
 	table_remove(&c->tables[b->digest.alg], b);
 	b->gone = true;
 	writer_add_blob_locked(c, b);
+}
+
+static void drop_locked(struct cairn_cache *c, struct blob *b) CAIRN_REQUIRES(&c->mu)
+{
+	blob_take_out_locked(c, b);
 	jobs_add_locked(c, &b->job, unlink_job); /* has the table's reference */
 }
 
@@ -91,6 +97,7 @@ struct blob *blob_replace_locked(struct cairn_cache *c, struct blob *old, uint64
 	struct blob *b = blob_new(&old->digest, size);
 	b->state = old->state;
 	b->has_row = old->has_row;
+	b->known = old->known;
 	b->created_ns = old->created_ns;
 	b->updated_ns = old->updated_ns;
 	b->saved_used_ns = old->saved_used_ns;
@@ -119,6 +126,7 @@ void blob_drop_if_useless_locked(struct cairn_cache *c, struct blob *b)
 void blob_pin_locked(struct blob *b)
 {
 	b->pins++;
+	b->evicting = false;
 }
 
 void blob_unpin_locked(struct cairn_cache *c, struct blob *b)
@@ -140,6 +148,7 @@ void blob_used_locked(struct cairn_cache *c, struct blob *b)
 static void set_state_locked(struct cairn_cache *c, struct blob *b, enum cairn_blob_state state)
 	CAIRN_REQUIRES(&c->mu)
 {
+	b->evicting = false;
 	count_locked(c, b, -1);
 	b->state = (uint8_t)state;
 	count_locked(c, b, 1);
@@ -149,6 +158,7 @@ static void set_state_locked(struct cairn_cache *c, struct blob *b, enum cairn_b
 void blob_reference_locked(struct cairn_cache *c, struct blob *b)
 {
 	b->referenced_ns = cairn_boot_ns(c->clock);
+	b->known = true;
 	if (b->state != CAIRN_BLOB_REFERENCED) set_state_locked(c, b, CAIRN_BLOB_REFERENCED);
 }
 
@@ -392,10 +402,10 @@ bool cairn_cache_reference(struct cairn_cache *c, const struct cairn_digest *dig
 }
 
 /* read_mu is held inside mu for a moment: "no reader" must be true when the state flips. */
-static bool has_reader_locked(struct cairn_cache *c, const struct blob *b) CAIRN_REQUIRES(&c->mu)
+bool blob_has_reader_locked(struct cairn_cache *c, const struct blob *b)
 {
 	lock(&c->read_mu);
-	bool has = b->file != NULL && b->file->opens > 0;
+	bool has = b->file != NULL && (b->file->opens > 0 || windows_in_use_locked(c, b->file));
 	unlock(&c->read_mu);
 	return has;
 }
@@ -409,7 +419,7 @@ bool cairn_cache_release_unrecorded(struct cairn_cache *c, const struct cairn_di
 		       begun_boot_ns > c->open_boot_ns &&
 		       begun_boot_ns >= b->referenced_ns + CAIRN_RECORD_GRACE_NS &&
 		       begun_boot_ns >= b->promised_ns + CAIRN_PROMISE_GRACE_NS && b->pins == 0 &&
-		       !has_reader_locked(c, b);
+		       !blob_has_reader_locked(c, b);
 	if (release) release_locked(c, b);
 	unlock(&c->mu);
 	return release;

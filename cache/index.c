@@ -22,13 +22,20 @@ static const char *const migrations[INDEX_SCHEMA] = {
 	"CREATE TABLE ingest_chain(id INTEGER NOT NULL, first INTEGER NOT NULL,"
 	" states BLOB NOT NULL, PRIMARY KEY(id, first)) WITHOUT ROWID;"
 	"INSERT INTO meta VALUES('clean', 0);",
+	"ALTER TABLE blob ADD COLUMN known INTEGER NOT NULL DEFAULT 1;"
+	"CREATE TABLE version(name TEXT NOT NULL, root BLOB NOT NULL, first_ns INTEGER NOT NULL,"
+	" last_ns INTEGER NOT NULL, complete INTEGER NOT NULL, needs BLOB, PRIMARY KEY(name, "
+	"root));"
+	"CREATE TABLE pin(target TEXT PRIMARY KEY, since_ns INTEGER NOT NULL,"
+	" until_ns INTEGER NOT NULL) WITHOUT ROWID;"
+	"INSERT INTO meta VALUES('age', 0);",
 };
 
 static const char *const statements[INDEX_STMTS] = {
 	[STMT_BEGIN] = "BEGIN IMMEDIATE",
 	[STMT_COMMIT] = "COMMIT",
 	[STMT_ROLLBACK] = "ROLLBACK",
-	[STMT_PUT_BLOB] = "INSERT OR REPLACE INTO blob VALUES(?,?,?,?,?,?,?,?,?)",
+	[STMT_PUT_BLOB] = "INSERT OR REPLACE INTO blob VALUES(?,?,?,?,?,?,?,?,?,?)",
 	[STMT_DEL_BLOB] = "DELETE FROM blob WHERE digest=?",
 	[STMT_PUT_CHAIN] = "INSERT OR REPLACE INTO chain VALUES(?,?)",
 	[STMT_DEL_CHAIN] = "DELETE FROM chain WHERE digest=?",
@@ -37,6 +44,12 @@ static const char *const statements[INDEX_STMTS] = {
 	[STMT_PUT_STATES] = "INSERT OR REPLACE INTO ingest_chain VALUES(?,?,?)",
 	[STMT_DEL_STATES] = "DELETE FROM ingest_chain WHERE id=? AND first>=?",
 	[STMT_REFERENCE_ALL] = "UPDATE blob SET state=2 WHERE state<>2",
+	[STMT_DROP_CHAINS] = "DELETE FROM chain WHERE digest NOT IN (SELECT digest FROM blob)",
+	[STMT_PUT_VERSION] = "INSERT OR REPLACE INTO version VALUES(?,?,?,?,?,?)",
+	[STMT_DEL_VERSION] = "DELETE FROM version WHERE name=? AND root=?",
+	[STMT_PUT_PIN] = "INSERT OR REPLACE INTO pin VALUES(?,?,?)",
+	[STMT_DEL_PIN] = "DELETE FROM pin WHERE target=?",
+	[STMT_PUT_AGE] = "UPDATE meta SET value=? WHERE key='age'",
 };
 
 static bool is_damage(int rc)
@@ -259,6 +272,18 @@ void index_close(struct index *x)
 	close_db(x);
 	pthread_mutex_destroy(&x->reader_mu);
 	free(x);
+}
+
+enum cairn_code index_load_age(struct index *x, int64_t *ret, struct cairn_err *err)
+{
+	int rc = query_int(x, "SELECT value FROM meta WHERE key='age'", ret);
+	return rc == SQLITE_OK ? CAIRN_OK : index_error(x, rc, "read meta", err);
+}
+
+/* In WAL mode FULL flushes the log at each commit, NORMAL only before a checkpoint. */
+void index_set_durable(struct index *x, bool durable)
+{
+	(void)run(x, durable ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL");
 }
 
 enum cairn_code index_mark(struct index *x, bool clean, struct cairn_err *err)

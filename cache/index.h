@@ -1,11 +1,15 @@
 /* index.db: the only user of SQLite. Rows in, rows out; knows nothing of locks, files or threads.
  *
- * Schema 1 (user_version 1):
+ * Schema 2 (user_version 2):
  *   meta(key, value)      'clean': 1 only between an orderly end and the next open
+ *                         'age': the store's own time (cairn_cache_now_ns) at the last write
  *   blob(digest, ...)     one row per blob; digest = algorithm byte, then its 32 or 64 bytes
  *   chain(digest, states) the hash chain of a blob of more than CAIRN_CHAIN_STEP bytes
  *   ingest(id, ...)       the last checkpoint of an unfinished ingest, whose data is ingest/<id>
  *   ingest_chain(id, first, states)  its chain, in the segments in which checkpoints appended it
+ *   version(name, root, ...)  a manifest that an image name stood for, and what it needs
+ *   pin(target, ...)      what an admin wants kept
+ * Schema 1 had no ages, versions and pins; used_ns was real time, with which the age begins.
  *
  * Power loss may take the tail of the log (synchronous=NORMAL), never the database's consistency.
  * Threads: one at a time; index_load_chain may run beside the others (it has its own connection).
@@ -21,7 +25,7 @@
 #include "base/err.h"
 #include "base/own.h"
 
-#define INDEX_SCHEMA 1
+#define INDEX_SCHEMA 2
 
 struct index;
 
@@ -29,9 +33,10 @@ struct blob_row {
 	struct cairn_digest digest;
 	uint64_t size;
 	int state;
-	bool damaged;
-	int64_t created_ns, updated_ns, used_ns; /* real time */
-	const void *labels;			 /* key NUL value NUL ... */
+	bool damaged, known;
+	int64_t created_ns, updated_ns; /* real time */
+	int64_t used_ns;		/* store time */
+	const void *labels;		/* key NUL value NUL ... */
 	size_t labels_len;
 	const void *owners; /* name NUL ... */
 	size_t owners_len;
@@ -48,6 +53,20 @@ struct ingest_row {
 	const void *states; /* all of them when loading, those since the last put when putting */
 	size_t states_len;
 	size_t states_first; /* how many were put before; 0 replaces */
+};
+
+struct version_row {
+	const char *name;
+	struct cairn_digest root;
+	int64_t first_ns, last_ns; /* store time */
+	bool complete;
+	const void *needs; /* algorithm byte, digest, size (8 bytes, big endian) ... */
+	size_t needs_len;
+};
+
+struct pin_row {
+	const char *target;
+	int64_t since_ns, until_ns; /* store time; until 0: for ever */
 };
 
 enum index_found { INDEX_CLEAN, INDEX_UNCLEAN, INDEX_NEW, INDEX_DAMAGED };
@@ -67,6 +86,16 @@ CAIRN_CHECKED enum cairn_code
 index_load_ingests(struct index *x, void (*fn)(void *arg, const struct ingest_row *row), void *arg,
 		   struct cairn_err *err);
 
+CAIRN_CHECKED enum cairn_code
+index_load_versions(struct index *x, void (*fn)(void *arg, const struct version_row *row),
+		    void *arg, struct cairn_err *err);
+CAIRN_CHECKED enum cairn_code index_load_pins(struct index *x,
+					      void (*fn)(void *arg, const struct pin_row *row),
+					      void *arg, struct cairn_err *err);
+
+/* The age at the last write; 0: none was written yet. */
+CAIRN_CHECKED enum cairn_code index_load_age(struct index *x, int64_t *ret, struct cairn_err *err);
+
 /* Move the damaged database aside and start an empty one. */
 CAIRN_CHECKED enum cairn_code index_rebuild(struct index *x, int64_t now_ns, struct cairn_err *err);
 
@@ -81,10 +110,22 @@ void index_put_blob(struct index *x, const struct blob_row *row);
 void index_put_chain(struct index *x, const struct cairn_digest *digest, const void *states,
 		     size_t len);
 void index_del_blob(struct index *x, const struct cairn_digest *digest);
+/* The row alone; the chain stays, for the case that the file is found again. */
+void index_del_blob_row(struct index *x, const struct cairn_digest *digest);
+void index_drop_orphan_chains(struct index *x);
 void index_put_ingest(struct index *x, const struct ingest_row *row);
 void index_del_ingest(struct index *x, uint64_t id);
 void index_reference_all(struct index *x);
+void index_put_version(struct index *x, const struct version_row *row);
+void index_del_version(struct index *x, const char *name, const struct cairn_digest *root);
+void index_put_pin(struct index *x, const struct pin_row *row);
+void index_del_pin(struct index *x, const char *target);
+void index_put_age(struct index *x, int64_t age_ns);
 CAIRN_CHECKED enum cairn_code index_commit(struct index *x, struct cairn_err *err);
+
+/* From now on a commit returns when it is durable (or again, as usual, when it is consistent).
+ * Outside of a transaction. */
+void index_set_durable(struct index *x, bool durable);
 
 /* Write meta.clean, flushed, and bring everything into the main database file if no stranger reads
  * it. */

@@ -21,6 +21,12 @@ enum index_stmt {
 	STMT_PUT_STATES,
 	STMT_DEL_STATES,
 	STMT_REFERENCE_ALL,
+	STMT_DROP_CHAINS,
+	STMT_PUT_VERSION,
+	STMT_DEL_VERSION,
+	STMT_PUT_PIN,
+	STMT_DEL_PIN,
+	STMT_PUT_AGE,
 	INDEX_STMTS
 };
 
@@ -35,5 +41,11 @@ struct index {
 };
 
 enum cairn_code index_error(struct index *x, int rc, const char *what, struct cairn_err *err);
+
+/* index_rows.c, for index_history.c too */
+struct cairn_digest index_digest_column(sqlite3_stmt *st, int col); /* alg 0: it holds none */
+void index_bind_digest(sqlite3_stmt *st, int i, const struct cairn_digest *d);
+void index_bind_bytes(sqlite3_stmt *st, int i, const void *data, size_t n);
+void index_step(struct index *x, enum index_stmt which);
 
 #endif

@@ -13,8 +13,7 @@ static size_t key_of(const struct cairn_digest *d, uint8_t key[static KEY_MAX])
 	return 1 + n;
 }
 
-/* alg 0 if the column holds no digest. */
-static struct cairn_digest digest_column(sqlite3_stmt *st, int col)
+struct cairn_digest index_digest_column(sqlite3_stmt *st, int col)
 {
 	struct cairn_digest d = {0};
 	const uint8_t *key = sqlite3_column_blob(st, col);
@@ -27,7 +26,7 @@ static struct cairn_digest digest_column(sqlite3_stmt *st, int col)
 	return d;
 }
 
-static void bind_digest(sqlite3_stmt *st, int i, const struct cairn_digest *d)
+void index_bind_digest(sqlite3_stmt *st, int i, const struct cairn_digest *d)
 {
 	uint8_t key[KEY_MAX];
 	if (d->alg == 0) {
@@ -38,7 +37,7 @@ static void bind_digest(sqlite3_stmt *st, int i, const struct cairn_digest *d)
 	sqlite3_bind_blob(st, i, key, (int)n, SQLITE_TRANSIENT);
 }
 
-static void bind_bytes(sqlite3_stmt *st, int i, const void *data, size_t n)
+void index_bind_bytes(sqlite3_stmt *st, int i, const void *data, size_t n)
 {
 	if (n == 0) {
 		sqlite3_bind_null(st, i);
@@ -47,7 +46,7 @@ static void bind_bytes(sqlite3_stmt *st, int i, const void *data, size_t n)
 	}
 }
 
-static void step(struct index *x, enum index_stmt which)
+void index_step(struct index *x, enum index_stmt which)
 {
 	sqlite3_stmt *st = x->stmts[which];
 	int rc = x->failed == SQLITE_OK ? sqlite3_step(st) : SQLITE_DONE;
@@ -59,57 +58,63 @@ static void step(struct index *x, enum index_stmt which)
 void index_begin(struct index *x)
 {
 	x->failed = SQLITE_OK;
-	step(x, STMT_BEGIN);
+	index_step(x, STMT_BEGIN);
 }
 
 enum cairn_code index_commit(struct index *x, struct cairn_err *err)
 {
-	step(x, STMT_COMMIT);
+	index_step(x, STMT_COMMIT);
 	if (x->failed == SQLITE_OK) return CAIRN_OK;
 	int rc = x->failed;
 	enum cairn_code code = index_error(x, rc, "write", err);
 	x->failed = SQLITE_OK;
-	if (!sqlite3_get_autocommit(x->db)) step(x, STMT_ROLLBACK);
+	if (!sqlite3_get_autocommit(x->db)) index_step(x, STMT_ROLLBACK);
 	return code;
 }
 
 void index_put_blob(struct index *x, const struct blob_row *row)
 {
 	sqlite3_stmt *st = x->stmts[STMT_PUT_BLOB];
-	bind_digest(st, 1, &row->digest);
+	index_bind_digest(st, 1, &row->digest);
 	sqlite3_bind_int64(st, 2, (sqlite3_int64)row->size);
 	sqlite3_bind_int(st, 3, row->state);
 	sqlite3_bind_int(st, 4, row->damaged);
 	sqlite3_bind_int64(st, 5, row->created_ns);
 	sqlite3_bind_int64(st, 6, row->updated_ns);
 	sqlite3_bind_int64(st, 7, row->used_ns);
-	bind_bytes(st, 8, row->labels, row->labels_len);
-	bind_bytes(st, 9, row->owners, row->owners_len);
-	step(x, STMT_PUT_BLOB);
+	index_bind_bytes(st, 8, row->labels, row->labels_len);
+	index_bind_bytes(st, 9, row->owners, row->owners_len);
+	sqlite3_bind_int(st, 10, row->known);
+	index_step(x, STMT_PUT_BLOB);
 }
 
 void index_put_chain(struct index *x, const struct cairn_digest *digest, const void *states,
 		     size_t len)
 {
 	sqlite3_stmt *st = x->stmts[STMT_PUT_CHAIN];
-	bind_digest(st, 1, digest);
-	bind_bytes(st, 2, states, len);
-	step(x, STMT_PUT_CHAIN);
+	index_bind_digest(st, 1, digest);
+	index_bind_bytes(st, 2, states, len);
+	index_step(x, STMT_PUT_CHAIN);
+}
+
+void index_del_blob_row(struct index *x, const struct cairn_digest *digest)
+{
+	index_bind_digest(x->stmts[STMT_DEL_BLOB], 1, digest);
+	index_step(x, STMT_DEL_BLOB);
 }
 
 void index_del_blob(struct index *x, const struct cairn_digest *digest)
 {
-	bind_digest(x->stmts[STMT_DEL_BLOB], 1, digest);
-	step(x, STMT_DEL_BLOB);
-	bind_digest(x->stmts[STMT_DEL_CHAIN], 1, digest);
-	step(x, STMT_DEL_CHAIN);
+	index_del_blob_row(x, digest);
+	index_bind_digest(x->stmts[STMT_DEL_CHAIN], 1, digest);
+	index_step(x, STMT_DEL_CHAIN);
 }
 
 static void del_states(struct index *x, uint64_t id, size_t first)
 {
 	sqlite3_bind_int64(x->stmts[STMT_DEL_STATES], 1, (sqlite3_int64)id);
 	sqlite3_bind_int64(x->stmts[STMT_DEL_STATES], 2, (sqlite3_int64)first);
-	step(x, STMT_DEL_STATES);
+	index_step(x, STMT_DEL_STATES);
 }
 
 void index_put_ingest(struct index *x, const struct ingest_row *row)
@@ -121,30 +126,41 @@ void index_put_ingest(struct index *x, const struct ingest_row *row)
 	sqlite3_bind_int64(st, 4, (sqlite3_int64)row->total);
 	sqlite3_bind_int64(st, 5, (sqlite3_int64)row->offset);
 	sqlite3_bind_int(st, 6, row->alg);
-	bind_digest(st, 7, &row->expected);
-	bind_digest(st, 8, &row->want);
-	bind_digest(st, 9, &row->published);
+	index_bind_digest(st, 7, &row->expected);
+	index_bind_digest(st, 8, &row->want);
+	index_bind_digest(st, 9, &row->published);
 	sqlite3_bind_int64(st, 10, row->started_ns);
 	sqlite3_bind_int64(st, 11, row->updated_ns);
-	step(x, STMT_PUT_INGEST);
+	index_step(x, STMT_PUT_INGEST);
 	if (row->states_len == 0) return;
 	st = x->stmts[STMT_PUT_STATES];
 	sqlite3_bind_int64(st, 1, (sqlite3_int64)row->id);
 	sqlite3_bind_int64(st, 2, (sqlite3_int64)row->states_first);
-	bind_bytes(st, 3, row->states, row->states_len);
-	step(x, STMT_PUT_STATES);
+	index_bind_bytes(st, 3, row->states, row->states_len);
+	index_step(x, STMT_PUT_STATES);
 }
 
 void index_del_ingest(struct index *x, uint64_t id)
 {
 	sqlite3_bind_int64(x->stmts[STMT_DEL_INGEST], 1, (sqlite3_int64)id);
-	step(x, STMT_DEL_INGEST);
+	index_step(x, STMT_DEL_INGEST);
 	del_states(x, id, 0);
+}
+
+void index_drop_orphan_chains(struct index *x)
+{
+	index_step(x, STMT_DROP_CHAINS);
+}
+
+void index_put_age(struct index *x, int64_t age_ns)
+{
+	sqlite3_bind_int64(x->stmts[STMT_PUT_AGE], 1, age_ns);
+	index_step(x, STMT_PUT_AGE);
 }
 
 void index_reference_all(struct index *x)
 {
-	step(x, STMT_REFERENCE_ALL);
+	index_step(x, STMT_REFERENCE_ALL);
 }
 
 enum cairn_code index_load_blobs(struct index *x, void (*fn)(void *arg, const struct blob_row *row),
@@ -153,11 +169,11 @@ enum cairn_code index_load_blobs(struct index *x, void (*fn)(void *arg, const st
 	sqlite3_stmt *st = NULL;
 	int rc = sqlite3_prepare_v2(x->db,
 				    "SELECT digest,size,state,damaged,created_ns,updated_ns,"
-				    "used_ns,labels,owners FROM blob",
+				    "used_ns,labels,owners,known FROM blob",
 				    -1, &st, NULL);
 	while (rc == SQLITE_OK && (rc = sqlite3_step(st)) == SQLITE_ROW) {
 		struct blob_row row = {
-			.digest = digest_column(st, 0),
+			.digest = index_digest_column(st, 0),
 			.size = (uint64_t)sqlite3_column_int64(st, 1),
 			.state = sqlite3_column_int(st, 2),
 			.damaged = sqlite3_column_int(st, 3) != 0,
@@ -168,6 +184,7 @@ enum cairn_code index_load_blobs(struct index *x, void (*fn)(void *arg, const st
 			.labels_len = (size_t)sqlite3_column_bytes(st, 7),
 			.owners = sqlite3_column_blob(st, 8),
 			.owners_len = (size_t)sqlite3_column_bytes(st, 8),
+			.known = sqlite3_column_int(st, 9) != 0,
 		};
 		fn(arg, &row);
 		rc = SQLITE_OK;
@@ -220,9 +237,9 @@ enum cairn_code index_load_ingests(struct index *x,
 			.total = (uint64_t)sqlite3_column_int64(st, 3),
 			.offset = (uint64_t)sqlite3_column_int64(st, 4),
 			.alg = (uint8_t)sqlite3_column_int(st, 5),
-			.expected = digest_column(st, 6),
-			.want = digest_column(st, 7),
-			.published = digest_column(st, 8),
+			.expected = index_digest_column(st, 6),
+			.want = index_digest_column(st, 7),
+			.published = index_digest_column(st, 8),
 			.started_ns = sqlite3_column_int64(st, 9),
 			.updated_ns = sqlite3_column_int64(st, 10),
 		};
@@ -242,7 +259,7 @@ void index_load_chain(struct index *x, const struct cairn_digest *digest, uint8_
 	*len = 0;
 	pthread_mutex_lock(&x->reader_mu);
 	sqlite3_stmt *st = x->get_chain;
-	bind_digest(st, 1, digest);
+	index_bind_digest(st, 1, digest);
 	if (sqlite3_step(st) == SQLITE_ROW) {
 		*len = (size_t)sqlite3_column_bytes(st, 0);
 		*ret = *len > 0 ? mem_copy(sqlite3_column_blob(st, 0), *len) : NULL;

@@ -220,6 +220,7 @@ static enum cairn_code open_locked(struct cairn_cache *c, const struct cairn_ing
 	ing->owner = spec->owner != NULL ? mem_dup(spec->owner) : NULL;
 	prefill_locked(c, ing, spec);
 	ing->session = s;
+	ing->touched_ns = cairn_boot_ns(c->clock);
 	if (ing->blob != NULL) blob_pin_locked(ing->blob);
 	atomic_fetch_add(&ing->refs, 1);
 	s->ingest = ing;
@@ -267,6 +268,7 @@ void cairn_ingest_close(struct cairn_ingest *s)
 	if (session_current_locked(s)) {
 		if (ing->blob != NULL) blob_unpin_locked(c, ing->blob);
 		ing->session = NULL;
+		ing->touched_ns = cairn_boot_ns(c->clock);
 		data_save_locked(c, ing->data);
 	}
 	unlock(&c->mu);

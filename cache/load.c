@@ -24,14 +24,15 @@ static void add_row(void *arg, const struct blob_row *row) LOADING
 	bool usable = row->digest.alg != 0 && row->size <= CAIRN_BLOB_SIZE_MAX;
 	if (!usable || blob_find_locked(c, &row->digest) != NULL) return;
 	struct blob *b = blob_new(&row->digest, row->size);
-	int64_t idle = l->real_ns - row->used_ns;
+	int64_t used = row->used_ns - c->age_offset_ns;
 	b->state = CAIRN_BLOB_REFERENCED;
 	if (!l->unclean && good_state(row->state)) b->state = (uint8_t)row->state;
 	b->damaged = row->damaged;
 	b->has_row = true;
 	b->created_ns = row->created_ns;
 	b->updated_ns = row->updated_ns;
-	b->used_ns = b->saved_used_ns = c->open_boot_ns - (idle > 0 ? idle : 0);
+	b->used_ns = b->saved_used_ns = used < c->open_boot_ns ? used : c->open_boot_ns;
+	b->known = row->known || b->state == CAIRN_BLOB_REFERENCED;
 	b->referenced_ns = b->promised_ns = c->open_boot_ns;
 	b->labels = labels_unpack(row->labels, row->labels_len);
 	if (row->owners_len > 0 && ((const char *)row->owners)[row->owners_len - 1] == '\0') {
@@ -49,6 +50,7 @@ static void add_file(struct loading *l, const struct cairn_digest *digest,
 	struct cairn_cache *c = l->cache;
 	struct blob *b = blob_new(digest, (uint64_t)st->st_size);
 	b->state = CAIRN_BLOB_REFERENCED;
+	b->known = true;
 	b->seen = true;
 	b->created_ns = b->updated_ns =
 		(int64_t)st->st_mtim.tv_sec * CAIRN_NS_PER_S + st->st_mtim.tv_nsec;
@@ -167,19 +169,47 @@ static void forget_all(struct cairn_cache *c)
 		}
 	}
 	c->stats = (struct cairn_cache_stats){0};
+	versions_free(c);
+	pins_free(c);
+}
+
+static void add_version(void *arg, const struct version_row *row)
+{
+	versions_take_row(((struct loading *)arg)->cache, row);
+}
+
+static void add_pin(void *arg, const struct pin_row *row)
+{
+	pins_take_row(((struct loading *)arg)->cache, row);
+}
+
+/* Where the store's time goes on: where the last write left it. A new store begins at real time. */
+static enum cairn_code load_age(struct loading *l, struct cairn_err *err)
+{
+	struct cairn_cache *c = l->cache;
+	int64_t age = 0;
+	enum cairn_code code = index_load_age(c->index, &age, err);
+	if (code == CAIRN_OK) {
+		c->age_offset_ns = (age > 0 ? age : l->real_ns) - c->open_boot_ns;
+	}
+	return code;
 }
 
 static enum cairn_code load_rows(struct loading *l, struct cairn_err *err)
 {
 	struct cairn_cache *c = l->cache;
-	enum cairn_code code = index_load_blobs(c->index, add_row, l, err);
+	enum cairn_code code = load_age(l, err);
+	if (code == CAIRN_OK) code = index_load_blobs(c->index, add_row, l, err);
 	if (code == CAIRN_OK) code = index_load_ingests(c->index, load_keep_ingest, l, err);
+	if (code == CAIRN_OK) code = index_load_versions(c->index, add_version, l, err);
+	if (code == CAIRN_OK) code = index_load_pins(c->index, add_pin, l, err);
 	if (code != CAIRN_DATA_LOSS) return code;
 	cairn_log(CAIRN_LOG_WARN, "index_damaged", CAIRN_ERRF(err));
 	forget_all(c);
 	load_forget_ingests(l);
 	l->unclean = l->damaged = true;
-	return index_rebuild(c->index, l->real_ns, err);
+	code = index_rebuild(c->index, l->real_ns, err);
+	return code == CAIRN_OK ? load_age(l, err) : code;
 }
 
 /* A name that is seen after a crash may not be durable yet; who is told of the blob records it. */
@@ -197,9 +227,13 @@ static enum cairn_code flush_names(struct cairn_cache *c, struct cairn_err *err)
 /* The durable mark of doubt, before anybody is served. */
 static enum cairn_code mark_open(struct loading *l, struct cairn_err *err)
 {
-	struct index *x = l->cache->index;
+	struct cairn_cache *c = l->cache;
+	struct index *x = c->index;
 	index_begin(x);
 	if (l->unclean) index_reference_all(x);
+	/* A file that was found without its row may still be proved by its chain. */
+	if (l->unclean && l->found_files == 0) index_drop_orphan_chains(x);
+	index_put_age(x, c->age_offset_ns + c->open_boot_ns);
 	load_drop_rows(l);
 	enum cairn_code code = index_commit(x, err);
 	return code == CAIRN_OK ? index_mark(x, false, err) : code;

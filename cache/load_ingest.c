@@ -119,6 +119,7 @@ static struct ingest *make(struct cairn_cache *c, const struct ingest_row *row) 
 	ing->want = row->want;
 	ing->started_ns = row->started_ns;
 	ing->updated_ns = row->updated_ns;
+	ing->touched_ns = c->open_boot_ns;
 	cairn_hasher_init(&ing->hasher, (enum cairn_alg)row->alg);
 	cairn_hasher_digest(&ing->hasher, &ing->running);
 	ing->data = data_new_locked(c, ing);

@@ -54,6 +54,7 @@ static struct blob *install_locked(struct cairn_cache *c, const struct publish *
 		b->used_ns = b->saved_used_ns = cairn_boot_ns(c->clock);
 		b->referenced_ns = b->used_ns;
 		b->promised_ns = INT64_MIN / 2;
+		b->known = p->state == CAIRN_BLOB_REFERENCED;
 		blob_insert_locked(c, b);
 	} else {
 		if (b->size != p->size) {

@@ -101,10 +101,10 @@ static enum cairn_code take_lock(struct cairn_cache *c, struct cairn_err *err)
 	return CAIRN_OK;
 }
 
-/* ---- room to open in
+/* ---- room to work in
  *
- * Opening writes a little. A store that could not be opened on a full disk could not be emptied
- * either: images are deleted through it. So a file holds some space that is given up then. */
+ * Opening writes a little, and so does each eviction. A store that could do neither on a full disk
+ * could not be emptied: so a file holds some space that is given up then. */
 
 static void reserve_path(const struct cairn_cache *c, char path[static PATH_MAX + 16])
 {
@@ -117,7 +117,7 @@ static uint64_t disk_free(const struct cairn_cache *c)
 	return fstatvfs(c->lock_fd, &fs) == 0 ? (uint64_t)fs.f_bavail * fs.f_frsize : 0;
 }
 
-static void reserve_give_up(const struct cairn_cache *c)
+void reserve_give_up(const struct cairn_cache *c)
 {
 	char path[PATH_MAX + 16];
 	reserve_path(c, path);
@@ -128,7 +128,7 @@ static void reserve_give_up(const struct cairn_cache *c)
 	}
 }
 
-static void reserve_keep(const struct cairn_cache *c)
+void reserve_keep(const struct cairn_cache *c)
 {
 	char path[PATH_MAX + 16];
 	struct stat st;
@@ -167,6 +167,7 @@ static struct cairn_cache *new_cache(const struct cairn_cache_opts *opts)
 	init_cond(&c->dirty_cond);
 	hands_init(&c->hands);
 	init_cond(&c->jobs_cond);
+	init_cond(&c->sync_cond);
 	c->dirty_tail = &c->dirty_head;
 	c->jobs_tail = &c->jobs_head;
 	c->next_id = 1;
@@ -193,11 +194,18 @@ static void free_dirty(struct cairn_cache *c)
 	while (c->dirty_head != NULL) {
 		struct dirty *d = c->dirty_head;
 		c->dirty_head = d->next;
-		if (d->is_ingest) {
-			data_unref((struct ingest_data *)((char *)d -
-							  offsetof(struct ingest_data, dirty)));
-		} else {
-			blob_unref((struct blob *)((char *)d - offsetof(struct blob, dirty)));
+		switch (d->kind) {
+		case DIRTY_BLOB:
+			blob_unref(dirty_of(d, struct blob));
+			break;
+		case DIRTY_INGEST:
+			data_unref(dirty_of(d, struct ingest_data));
+			break;
+		case DIRTY_VERSION:
+			version_unref_locked(dirty_of(d, struct version));
+			break;
+		default:
+			pin_unref_locked(dirty_of(d, struct pin));
 		}
 	}
 }
@@ -207,6 +215,8 @@ static void free_cache(struct cairn_cache *c)
 	hands_fini(&c->hands);
 	free_dirty(c);
 	free_ingests(c);
+	versions_free(c);
+	pins_free(c);
 	read_fini(c);
 	for (uint8_t alg = CAIRN_SHA256; alg <= CAIRN_SHA512; alg++) {
 		struct table *t = &c->tables[alg];
@@ -227,6 +237,7 @@ static void free_cache(struct cairn_cache *c)
 	pthread_mutex_destroy(&c->read_mu.os);
 	pthread_cond_destroy(&c->dirty_cond);
 	pthread_cond_destroy(&c->jobs_cond);
+	pthread_cond_destroy(&c->sync_cond);
 	if (c->lock_fd >= 0) close(c->lock_fd); /* last: another may open it from here on */
 	free(c);
 }
@@ -268,6 +279,8 @@ static void save_uses(struct cairn_cache *c)
 			if (b->used_ns != b->saved_used_ns) writer_add_blob_locked(c, b);
 		}
 	}
+	c->sync_wanted++; /* the age is written even when no row is */
+	pthread_cond_signal(&c->dirty_cond);
 	unlock(&c->mu);
 }
 

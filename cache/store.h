@@ -20,7 +20,9 @@
 #include <sys/stat.h>
 
 #include "cache/cache.h"
+#include "cache/evict.h"
 #include "cache/hands.h"
+#include "cache/history.h"
 #include "cache/index.h"
 #include "cache/table.h"
 
@@ -60,10 +62,15 @@ struct job {
 
 /* ---- rows to be written */
 
+enum dirty_kind { DIRTY_BLOB, DIRTY_INGEST, DIRTY_VERSION, DIRTY_PIN };
+
 struct dirty {
 	struct dirty *next;
-	bool queued, is_ingest;
+	bool queued;
+	uint8_t kind;
 };
+
+#define dirty_of(d, type) ((type *)(void *)((char *)(d)-offsetof(type, dirty)))
 
 /* ---- the hash chain: state k is that after (k + 1) * PIECE bytes */
 
@@ -118,6 +125,8 @@ struct blob {
 	/* guarded by mu */
 	uint8_t state;
 	bool has_row, seen;
+	bool known;    /* somebody may have had a record of it at some time */
+	bool evicting; /* its row goes first; whoever needs it meanwhile clears this */
 	unsigned pins; /* open ingests that promised it; pinned blobs are not dropped */
 	int64_t created_ns, updated_ns;
 	int64_t saved_used_ns;		    /* boot time */
@@ -135,6 +144,24 @@ struct blob {
 	struct generation generation;
 	bool proved_all;
 	uint8_t *proved; /* bits by piece; NULL: all or none */
+};
+
+/* ---- history */
+
+/* A manifest that a name stood for. */
+struct version {
+	struct cairn_version v; /* name is owned */
+	unsigned refs;		/* guarded by mu, as is all of it */
+	bool gone, has_row;
+	int64_t saved_last_ns;
+	struct dirty dirty;
+};
+
+struct pin {
+	struct cairn_pin p; /* target is owned */
+	unsigned refs;	    /* guarded by mu, as is all of it */
+	bool gone, has_row;
+	struct dirty dirty;
 };
 
 /* ---- ingests */
@@ -179,6 +206,7 @@ struct ingest {
 	struct cairn_digest expected, want, running;
 	struct cairn_hasher hasher;
 	int64_t started_ns, updated_ns;
+	int64_t touched_ns;	  /* boot time: when a session opened or closed it last */
 	struct ingest_data *data; /* NULL only when gone */
 	struct blob *blob; /* published or prefilled; counted, and pinned while a session is open */
 };
@@ -196,6 +224,7 @@ struct cairn_cache {
 	const struct cairn_clock *clock;
 	uint64_t checkpoint_bytes;
 	int64_t open_boot_ns;
+	int64_t age_offset_ns; /* store time minus boot time, while open */
 	char dir[PATH_MAX];
 	int lock_fd, ingest_fd, blob_fds[CAIRN_SHA512 + 1];
 	struct index *index;
@@ -207,10 +236,18 @@ struct cairn_cache {
 	struct ingest **ingests;	/* sorted by ref */
 	size_t ingests_n, ingests_cap;
 	uint64_t next_id;
+	struct version **versions; /* sorted by name, then root */
+	size_t versions_n, versions_cap;
+	struct pin **pins; /* sorted by target */
+	size_t pins_n, pins_cap;
 	struct dirty *dirty_head, **dirty_tail;
 	pthread_cond_t dirty_cond;
 	bool writer_stop;
-	bool rows_lost; /* some row could not be written before the end */
+	uint64_t sync_wanted, sync_done; /* rows are to be, and are, durable up to here */
+	pthread_cond_t sync_cond;
+	struct cairn_err
+		write_err; /* how the present transaction failed last; code OK: it did not */
+	bool rows_lost;	   /* some row could not be written before the end */
 	pthread_t writer;
 	bool writer_started;
 	struct job *jobs_head, **jobs_tail;
@@ -239,6 +276,11 @@ void jobs_stop(struct cairn_cache *c); /* after all have run */
 enum cairn_code writer_start(struct cairn_cache *c, struct cairn_err *err);
 void writer_add_blob_locked(struct cairn_cache *c, struct blob *b) CAIRN_REQUIRES(&c->mu);
 void writer_add_ingest_locked(struct cairn_cache *c, struct ingest_data *d) CAIRN_REQUIRES(&c->mu);
+void writer_add_version_locked(struct cairn_cache *c, struct version *v) CAIRN_REQUIRES(&c->mu);
+void writer_add_pin_locked(struct cairn_cache *c, struct pin *p) CAIRN_REQUIRES(&c->mu);
+/* Wait until every row that was added before is durable. Blocks, but not for ever. Errors:
+ * RESOURCE_EXHAUSTED, INTERNAL (the writer's), DEADLINE_EXCEEDED. */
+enum cairn_code writer_sync(struct cairn_cache *c, struct cairn_err *err);
 void writer_stop(struct cairn_cache *c); /* after all rows were written, or cannot be */
 
 /* blob.c */
@@ -273,6 +315,24 @@ void blob_drop_if_useless_locked(struct cairn_cache *c, struct blob *b) CAIRN_RE
 enum cairn_code blob_damage_err(const struct blob *b, const char *why, struct cairn_err *err);
 struct mutex *blob_name_lock(struct cairn_cache *c, const struct cairn_digest *digest);
 int blob_open_file(struct cairn_cache *c, const struct cairn_digest *digest);
+
+/* The table's reference to it is the caller's from now on. */
+void blob_take_out_locked(struct cairn_cache *c, struct blob *b) CAIRN_REQUIRES(&c->mu);
+/* Somebody reads it, or was given a view of it and has not let go. */
+bool blob_has_reader_locked(struct cairn_cache *c, const struct blob *b) CAIRN_REQUIRES(&c->mu);
+
+/* versions.c, pins.c */
+void version_unref_locked(struct version *v);
+void versions_take_row(struct cairn_cache *c, const struct version_row *row);
+void versions_free(struct cairn_cache *c);
+void *needs_pack(const struct cairn_needs *needs, size_t *len);
+void pin_unref_locked(struct pin *p);
+void pins_take_row(struct cairn_cache *c, const struct pin_row *row);
+void pins_free(struct cairn_cache *c);
+
+/* store.c: room to write in when the disk is full */
+void reserve_give_up(const struct cairn_cache *c);
+void reserve_keep(const struct cairn_cache *c);
 
 /* labels.c */
 struct cairn_labels *labels_ref(struct cairn_labels *l);

@@ -111,6 +111,15 @@ struct window *window_get_locked(struct cairn_cache *c, struct blob_file *f, uin
 	return NULL;
 }
 
+bool windows_in_use_locked(struct cairn_cache *c, const struct blob_file *f)
+{
+	(void)c;
+	for (const struct window *w = f->windows; w != NULL; w = w->next) {
+		if (w->users > 0) return true;
+	}
+	return false;
+}
+
 static void window_put(struct window *w)
 {
 	struct cairn_cache *c = w->cache;

@@ -8,6 +8,10 @@
 struct window *window_get_locked(struct cairn_cache *c, struct blob_file *f, uint64_t index)
 	CAIRN_REQUIRES(&c->read_mu);
 
+/* Somebody has a view of the file. */
+bool windows_in_use_locked(struct cairn_cache *c, const struct blob_file *f)
+	CAIRN_REQUIRES(&c->read_mu);
+
 /* A view of [offset, offset + len), which lies in one window and is proved. w is from
  * window_get_locked, may be NULL, and is taken over. */
 enum cairn_view_outcome window_view(struct cairn_cache *c, struct blob_file *f, struct window *w,

@@ -14,7 +14,19 @@
 #define STOP_TRIES 3 /* at the end, a full disk is not waited for */
 #define LOG_EVERY_TRIES 60
 
-enum op_kind { OP_PUT_BLOB, OP_DEL_BLOB, OP_PUT_INGEST, OP_DEL_INGEST };
+#define SYNC_S 10 /* how long somebody waits for a row to be durable */
+
+enum op_kind {
+	OP_PUT_BLOB,
+	OP_DEL_BLOB,
+	OP_DEL_BLOB_ROW,
+	OP_PUT_INGEST,
+	OP_DEL_INGEST,
+	OP_PUT_VERSION,
+	OP_DEL_VERSION,
+	OP_PUT_PIN,
+	OP_DEL_PIN,
+};
 
 struct op {
 	enum op_kind kind;
@@ -26,6 +38,11 @@ struct op {
 	struct ingest_data *data; /* counted */
 	struct ingest_row ingest;
 	void *states;
+	struct version *version; /* counted; its name does not change */
+	struct version_row version_row;
+	struct cairn_needs *needs;
+	struct pin *pin; /* counted; its target does not change */
+	struct pin_row pin_row;
 };
 
 static void add_locked(struct cairn_cache *c, struct dirty *d) CAIRN_REQUIRES(&c->mu)
@@ -48,14 +65,25 @@ void writer_add_blob_locked(struct cairn_cache *c, struct blob *b)
 void writer_add_ingest_locked(struct cairn_cache *c, struct ingest_data *d)
 {
 	if (d->dirty.queued || (d->dead && !d->has_row)) return;
-	d->dirty.is_ingest = true;
+	d->dirty.kind = DIRTY_INGEST;
 	data_ref(d);
 	add_locked(c, &d->dirty);
 }
 
-static int64_t real_of_boot(struct cairn_cache *c, int64_t boot_ns)
+void writer_add_version_locked(struct cairn_cache *c, struct version *v)
 {
-	return cairn_real_ns(c->clock) - (cairn_boot_ns(c->clock) - boot_ns);
+	if (v->dirty.queued || (v->gone && !v->has_row)) return;
+	v->dirty.kind = DIRTY_VERSION;
+	v->refs++;
+	add_locked(c, &v->dirty);
+}
+
+void writer_add_pin_locked(struct cairn_cache *c, struct pin *p)
+{
+	if (p->dirty.queued || (p->gone && !p->has_row)) return;
+	p->dirty.kind = DIRTY_PIN;
+	p->refs++;
+	add_locked(c, &p->dirty);
 }
 
 static void take_blob_locked(struct cairn_cache *c, struct blob *b, struct op *op)
@@ -68,14 +96,17 @@ static void take_blob_locked(struct cairn_cache *c, struct blob *b, struct op *o
 		b->has_row = false; /* once: by then the row may be that of a new blob */
 		return;
 	}
+	op->kind = OP_DEL_BLOB_ROW;
+	if (b->evicting) return; /* has_row stays: its chain has one */
 	op->kind = OP_PUT_BLOB;
 	op->row.size = b->size;
 	op->row.state = b->state;
 	op->row.damaged = b->damaged;
+	op->row.known = b->known;
 	op->row.created_ns = b->created_ns;
 	op->row.updated_ns = b->updated_ns;
 	b->saved_used_ns = b->used_ns;
-	op->row.used_ns = real_of_boot(c, b->saved_used_ns);
+	op->row.used_ns = b->saved_used_ns + c->age_offset_ns;
 	op->labels = labels_ref(b->labels);
 	op->owners = mem_copy(b->owners, b->owners_len);
 	op->row.owners = op->owners;
@@ -104,7 +135,31 @@ static void take_ingest_locked(struct ingest_data *d, struct op *op)
 	d->has_row = true;
 }
 
-static void op_fini(struct op *op)
+static void take_version_locked(struct version *v, struct op *op)
+{
+	op->version = v;
+	op->kind = v->gone ? OP_DEL_VERSION : OP_PUT_VERSION;
+	op->version_row = (struct version_row){
+		.name = v->v.name,
+		.root = v->v.root,
+		.first_ns = v->v.first_ns,
+		.last_ns = v->v.last_ns,
+		.complete = v->v.needs != NULL && v->v.needs->complete,
+	};
+	if (v->v.needs != NULL) op->needs = cairn_needs_ref(v->v.needs);
+	v->saved_last_ns = v->v.last_ns;
+	v->has_row = !v->gone;
+}
+
+static void take_pin_locked(struct pin *p, struct op *op)
+{
+	op->pin = p;
+	op->kind = p->gone ? OP_DEL_PIN : OP_PUT_PIN;
+	op->pin_row = (struct pin_row){p->p.target, p->p.since_ns, p->p.until_ns};
+	p->has_row = !p->gone;
+}
+
+static void op_fini(struct cairn_cache *c, struct op *op)
 {
 	labels_unref(op->labels);
 	free(op->owners);
@@ -114,17 +169,32 @@ static void op_fini(struct op *op)
 	if (op->data != NULL) free((void *)(uintptr_t)op->ingest.owner);
 	if (op->blob != NULL) blob_unref(op->blob);
 	if (op->data != NULL) data_unref(op->data);
+	cairn_needs_unref(op->needs);
+	if (op->version != NULL || op->pin != NULL) {
+		lock(&c->mu);
+		if (op->version != NULL) version_unref_locked(op->version);
+		if (op->pin != NULL) pin_unref_locked(op->pin);
+		unlock(&c->mu);
+	}
 	*op = (struct op){0};
 }
 
-static struct blob *blob_of(struct dirty *d)
+static void take_one_locked(struct cairn_cache *c, struct dirty *d, struct op *op)
+	CAIRN_REQUIRES(&c->mu)
 {
-	return (struct blob *)((char *)d - offsetof(struct blob, dirty));
-}
-
-static struct ingest_data *data_of(struct dirty *d)
-{
-	return (struct ingest_data *)((char *)d - offsetof(struct ingest_data, dirty));
+	switch (d->kind) {
+	case DIRTY_BLOB:
+		take_blob_locked(c, dirty_of(d, struct blob), op);
+		break;
+	case DIRTY_INGEST:
+		take_ingest_locked(dirty_of(d, struct ingest_data), op);
+		break;
+	case DIRTY_VERSION:
+		take_version_locked(dirty_of(d, struct version), op);
+		break;
+	default:
+		take_pin_locked(dirty_of(d, struct pin), op);
+	}
 }
 
 static size_t take_locked(struct cairn_cache *c, struct op *ops) CAIRN_REQUIRES(&c->mu)
@@ -136,35 +206,48 @@ static size_t take_locked(struct cairn_cache *c, struct op *ops) CAIRN_REQUIRES(
 		c->dirty_head = d->next;
 		if (c->dirty_head == NULL) c->dirty_tail = &c->dirty_head;
 		d->queued = false;
-		if (d->is_ingest) {
-			take_ingest_locked(data_of(d), &ops[n]);
-		} else {
-			take_blob_locked(c, blob_of(d), &ops[n]);
-		}
-		n++;
+		take_one_locked(c, d, &ops[n++]);
 	}
 	return n;
 }
 
-static void apply(struct index *x, struct op *op)
+static void put_blob(struct index *x, struct op *op)
 {
 	size_t labels_len;
-	void *labels;
+	void *labels = labels_pack(op->labels, &labels_len);
+	op->row.labels = labels;
+	op->row.labels_len = labels_len;
+	index_put_blob(x, &op->row);
+	free(labels);
+	op->row.labels = NULL;
+	if (op->chain != NULL && op->chain->n > 0) {
+		index_put_chain(x, &op->row.digest, op->chain->states,
+				op->chain->n * op->chain->width);
+	}
+}
+
+static void put_version(struct index *x, struct op *op)
+{
+	size_t len;
+	void *needs = needs_pack(op->needs, &len);
+	op->version_row.needs = needs;
+	op->version_row.needs_len = len;
+	index_put_version(x, &op->version_row);
+	free(needs);
+	op->version_row.needs = NULL;
+}
+
+static void apply(struct index *x, struct op *op)
+{
 	switch (op->kind) {
 	case OP_PUT_BLOB:
-		labels = labels_pack(op->labels, &labels_len);
-		op->row.labels = labels;
-		op->row.labels_len = labels_len;
-		index_put_blob(x, &op->row);
-		free(labels);
-		op->row.labels = NULL;
-		if (op->chain != NULL && op->chain->n > 0) {
-			index_put_chain(x, &op->row.digest, op->chain->states,
-					op->chain->n * op->chain->width);
-		}
+		put_blob(x, op);
 		break;
 	case OP_DEL_BLOB:
 		index_del_blob(x, &op->row.digest);
+		break;
+	case OP_DEL_BLOB_ROW:
+		index_del_blob_row(x, &op->row.digest);
 		break;
 	case OP_PUT_INGEST:
 		index_put_ingest(x, &op->ingest);
@@ -172,19 +255,49 @@ static void apply(struct index *x, struct op *op)
 	case OP_DEL_INGEST:
 		index_del_ingest(x, op->ingest.id);
 		break;
+	case OP_PUT_VERSION:
+		put_version(x, op);
+		break;
+	case OP_DEL_VERSION:
+		index_del_version(x, op->version_row.name, &op->version_row.root);
+		break;
+	case OP_PUT_PIN:
+		index_put_pin(x, &op->pin_row);
+		break;
+	case OP_DEL_PIN:
+		index_del_pin(x, op->pin_row.target);
+		break;
 	}
 }
 
-static void wait_until_locked(struct cairn_cache *c, int64_t ms) CAIRN_REQUIRES(&c->mu)
+/* Until then, or the end, or (if it may be hurried) until somebody waits for a row. */
+static void wait_until_locked(struct cairn_cache *c, int64_t ms, bool hurry) CAIRN_REQUIRES(&c->mu)
 {
 	struct timespec until;
 	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_nsec += (long)(ms % 1000) * 1000000;
 	until.tv_sec += ms / 1000 + until.tv_nsec / 1000000000;
 	until.tv_nsec %= 1000000000;
-	while (!c->writer_stop) {
+	while (!c->writer_stop && !(hurry && c->sync_wanted > c->sync_done)) {
 		if (pthread_cond_timedwait(&c->dirty_cond, &c->mu.os, &until) == ETIMEDOUT) break;
 	}
+}
+
+static enum cairn_code try_batch(struct cairn_cache *c, struct op *ops, size_t n,
+				 struct cairn_err *err)
+{
+	index_begin(c->index);
+	for (size_t i = 0; i < n; i++) apply(c->index, &ops[i]);
+	index_put_age(c->index, cairn_cache_now_ns(c));
+	return index_commit(c->index, err);
+}
+
+static void note_failure(struct cairn_cache *c, const struct cairn_err *err)
+{
+	lock(&c->mu);
+	c->write_err = err != NULL ? *err : (struct cairn_err){0};
+	unlock(&c->mu);
+	if (err != NULL && err->code == CAIRN_RESOURCE_EXHAUSTED) reserve_give_up(c);
 }
 
 /* Until it succeeds; at the end of the store only a few times. */
@@ -192,9 +305,8 @@ static bool write_batch(struct cairn_cache *c, struct op *ops, size_t n)
 {
 	for (unsigned tries = 0, stopping = 0;; tries++) {
 		struct cairn_err err;
-		index_begin(c->index);
-		for (size_t i = 0; i < n; i++) apply(c->index, &ops[i]);
-		if (index_commit(c->index, &err) == CAIRN_OK) {
+		if (try_batch(c, ops, n, &err) == CAIRN_OK) {
+			if (tries > 0) note_failure(c, NULL);
 			if (tries > 0) {
 				cairn_log(CAIRN_LOG_INFO, "index_written_again",
 					  CAIRN_NUM("tries", tries + 1));
@@ -205,8 +317,10 @@ static bool write_batch(struct cairn_cache *c, struct op *ops, size_t n)
 			cairn_log(CAIRN_LOG_WARN, "index_write_failed", CAIRN_ERRF(&err),
 				  CAIRN_NUM("tries", tries + 1));
 		}
+		note_failure(c, &err);
 		lock(&c->mu);
-		wait_until_locked(c, INT64_C(1000) * RETRY_S);
+		/* The first time, the reserve may have made the room that was lacking. */
+		wait_until_locked(c, tries == 0 ? 0 : INT64_C(1000) * RETRY_S, false);
 		bool give_up = c->writer_stop && ++stopping >= STOP_TRIES;
 		unlock(&c->mu);
 		if (give_up) return false;
@@ -220,21 +334,57 @@ static void *writer_thread(void *arg)
 	size_t n = 0;
 	lock(&c->mu);
 	for (;;) {
-		while (c->dirty_head == NULL && !c->writer_stop) {
+		while (c->dirty_head == NULL && c->sync_wanted == c->sync_done && !c->writer_stop) {
 			pthread_cond_wait(&c->dirty_cond, &c->mu.os);
 		}
-		if (c->dirty_head == NULL) break;
-		if (n < BATCH) wait_until_locked(c, BATCH_MS);
+		if (c->dirty_head == NULL && c->sync_wanted == c->sync_done) break;
+		if (n < BATCH) wait_until_locked(c, BATCH_MS, true);
 		n = take_locked(c, ops);
+		/* What is in the queue no more is durable with this transaction. */
+		uint64_t sync = c->dirty_head == NULL ? c->sync_wanted : c->sync_done;
+		bool durable = sync > c->sync_done;
 		unlock(&c->mu);
+		if (durable) index_set_durable(c->index, true);
 		bool written = write_batch(c, ops, n);
-		for (size_t i = 0; i < n; i++) op_fini(&ops[i]);
+		if (durable) index_set_durable(c->index, false);
+		for (size_t i = 0; i < n; i++) op_fini(c, &ops[i]);
 		lock(&c->mu);
 		if (!written) c->rows_lost = true;
+		if (durable) {
+			c->sync_done = sync;
+			pthread_cond_broadcast(&c->sync_cond);
+		}
 	}
 	unlock(&c->mu);
 	free(ops);
 	return NULL;
+}
+
+enum cairn_code writer_sync(struct cairn_cache *c, struct cairn_err *err)
+{
+	struct timespec until;
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += SYNC_S;
+	enum cairn_code code = CAIRN_OK;
+	lock(&c->mu);
+	uint64_t want = ++c->sync_wanted;
+	pthread_cond_signal(&c->dirty_cond);
+	int rc = 0;
+	while (c->sync_done < want && rc != ETIMEDOUT) {
+		rc = pthread_cond_timedwait(&c->sync_cond, &c->mu.os, &until);
+	}
+	if (c->sync_done < want) {
+		*err = c->write_err;
+		code = err->code != CAIRN_OK
+			       ? cairn_err_wrap(err, "within %d s", SYNC_S)
+			       : cairn_err_set(err, CAIRN_DEADLINE_EXCEEDED,
+					       "the index was not written within %d s", SYNC_S);
+	} else if (c->rows_lost) {
+		*err = c->write_err;
+		code = cairn_err_wrap(err, "the last rows are lost");
+	}
+	unlock(&c->mu);
+	return code;
 }
 
 enum cairn_code writer_start(struct cairn_cache *c, struct cairn_err *err)

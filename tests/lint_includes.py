@@ -21,7 +21,7 @@ BELOW = {
 }
 # Headers a folder offers; base/ offers all of its own. config/ fills in other modules' options.
 PUBLIC = {
-    "cache": {"cache/cache.h", "cache/gc.h"},
+    "cache": {"cache/cache.h", "cache/gc.h", "cache/evict.h", "cache/history.h"},
     "rpc": {"rpc/rpc.h", "rpc/wire.h"},
     "config": {"config/config.h"},
     "plugin": {"plugin/plugin.h"},

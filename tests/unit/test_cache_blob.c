@@ -146,12 +146,19 @@ static void idle__is_counted_from_the_last_use_in_boot_time(void **state)
 	assert_ok(cairn_cache_info(s->cache, &c.digest, &info, &err));
 	assert_int_equal(info.idle_ns, 0);
 	cairn_blob_info_fini(&info);
+	s->clock.boot_ns += 700;
 	store_close(s);
-	s->clock.boot_ns = 7; /* the machine restarts, and is off for an hour */
+	s->clock.boot_ns = 7; /* the machine restarts, was off for long, and its clock is wrong */
 	s->clock.real_ns += 3600 * CAIRN_NS_PER_S;
 	store_open(s);
 	assert_ok(cairn_cache_info(s->cache, &c.digest, &info, &err));
-	assert_int_equal(info.idle_ns, 3600 * CAIRN_NS_PER_S);
+	assert_int_equal(info.idle_ns, 700);
+	cairn_blob_info_fini(&info);
+	s->clock.boot_ns += 50;
+	s->clock.real_ns -= 7200 * CAIRN_NS_PER_S;
+	store_reopen(s);
+	assert_ok(cairn_cache_info(s->cache, &c.digest, &info, &err));
+	assert_int_equal(info.idle_ns, 750);
 	cairn_blob_info_fini(&info);
 	content_free(&c);
 }

@@ -96,18 +96,42 @@ static void open__refuses_a_newer_schema_and_leaves_it_alone(void **state)
 	struct content c = content_new(10, 2);
 	add_cached(s, &c);
 	store_close(s);
-	sql(s, "PRAGMA user_version=2");
+	sql(s, "PRAGMA user_version=3");
 	struct content before = slurp(in_dir(s, "index.db", path));
 	assert_code(store_try_open(s, &err), CAIRN_FAILED_PRECONDITION);
-	assert_non_null(strstr(err.msg, "schema 2"));
+	assert_non_null(strstr(err.msg, "schema 3"));
 	struct content after = slurp(path);
 	assert_int_equal(before.n, after.n);
 	assert_memory_equal(before.data, after.data, before.n);
-	sql(s, "PRAGMA user_version=1");
+	sql(s, "PRAGMA user_version=2");
 	store_open(s);
 	assert_int_equal(state_of(s, &c.digest), CAIRN_BLOB_CACHED);
 	content_free(&before);
 	content_free(&after);
+	content_free(&c);
+}
+
+/* As the release before this one left it, after a clean end. */
+static void open__migrates_schema_1(void **state)
+{
+	struct store *s = *state;
+	struct cairn_err err;
+	struct cairn_blob_info info;
+	struct content c = content_new(3 << 20, 3);
+	add_cached(s, &c);
+	store_close(s);
+	sql(s, "DROP TABLE version; DROP TABLE pin; DELETE FROM meta WHERE key='age';"
+	       "ALTER TABLE blob DROP COLUMN known; PRAGMA user_version=1");
+	s->clock.boot_ns += 5 * CAIRN_NS_PER_S;
+	s->clock.real_ns += 5 * CAIRN_NS_PER_S;
+	store_open(s);
+	assert_ok(cairn_cache_info(s->cache, &c.digest, &info, &err));
+	assert_int_equal(info.state, CAIRN_BLOB_CACHED);
+	/* last uses were real time, and the store's time begins with that */
+	assert_int_equal(info.idle_ns, 5 * CAIRN_NS_PER_S);
+	cairn_blob_info_fini(&info);
+	assert_ok(read_and_compare(s, &c, &err));
+	assert_int_equal(count_damaged_indexes(s), 0);
 	content_free(&c);
 }
 
@@ -554,6 +578,7 @@ int main(void)
 		open_test(lock__keeps_a_second_daemon_out),
 		open_test(open__makes_the_folders_and_names_what_fails),
 		open_test(open__refuses_a_newer_schema_and_leaves_it_alone),
+		open_test(open__migrates_schema_1),
 		open_test(open__rebuilds_a_lost_or_damaged_index),
 		open_test(open__after_an_unclean_end_references_everything),
 		open_test(open__brings_files_and_rows_together),
