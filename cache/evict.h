@@ -19,6 +19,13 @@ void cairn_cache_disk(struct cairn_cache *cache, struct cairn_gc_disk *ret);
 size_t cairn_cache_next_gc(struct cairn_cache *cache, const struct cairn_digest *after,
 			   struct cairn_gc_blob *ret, size_t max);
 
+/* All bytes of a blob of at most max, verified, malloced, without counting as a use of it: for
+ * those who look for what a manifest needs. Blocks.
+ * Errors: NOT_FOUND, DATA_LOSS, OUT_OF_RANGE (larger than max), INTERNAL. */
+CAIRN_CHECKED enum cairn_code cairn_cache_peek(struct cairn_cache *cache,
+					       const struct cairn_digest *digest, size_t max,
+					       void **ret, size_t *ret_len, struct cairn_err *err);
+
 enum cairn_evict_outcome {
 	CAIRN_EVICT_DONE = 1,
 	CAIRN_EVICT_ABSENT, /* it went by itself */

@@ -11,6 +11,7 @@
 struct cairn_blob {
 	struct cairn_cache *cache;
 	struct blob_file *file; /* has one of its opens */
+	bool quiet;		/* reading it is no use of it */
 };
 
 /* ---- proofs */
@@ -246,8 +247,8 @@ static enum cairn_code file_open(struct cairn_cache *c, struct blob *b, struct b
 	}
 }
 
-enum cairn_code cairn_blob_open(struct cairn_cache *c, const struct cairn_digest *digest,
-				struct cairn_blob **ret, struct cairn_err *err)
+static enum cairn_code open_blob(struct cairn_cache *c, const struct cairn_digest *digest,
+				 bool quiet, struct cairn_blob **ret, struct cairn_err *err)
 {
 	char text[CAIRN_DIGEST_STR];
 	struct blob_file *f = NULL;
@@ -255,7 +256,7 @@ enum cairn_code cairn_blob_open(struct cairn_cache *c, const struct cairn_digest
 	struct blob *b = blob_find_locked(c, digest);
 	if (b != NULL) {
 		blob_ref(b);
-		blob_used_locked(c, b);
+		if (!quiet) blob_used_locked(c, b);
 	}
 	unlock(&c->mu);
 	if (b == NULL) {
@@ -269,14 +270,21 @@ enum cairn_code cairn_blob_open(struct cairn_cache *c, const struct cairn_digest
 	struct cairn_blob *blob = mem_zero(sizeof(*blob));
 	blob->cache = c;
 	blob->file = f;
+	blob->quiet = quiet;
 	*ret = blob;
 	return CAIRN_OK;
+}
+
+enum cairn_code cairn_blob_open(struct cairn_cache *c, const struct cairn_digest *digest,
+				struct cairn_blob **ret, struct cairn_err *err)
+{
+	return open_blob(c, digest, false, ret, err);
 }
 
 void cairn_blob_close(struct cairn_blob *blob)
 {
 	if (blob == NULL) return;
-	blob->file->blob->used_ns = cairn_boot_ns(blob->cache->clock);
+	if (!blob->quiet) blob->file->blob->used_ns = cairn_boot_ns(blob->cache->clock);
 	file_put(blob->cache, blob->file);
 	free(blob);
 }
@@ -374,6 +382,45 @@ enum cairn_view_outcome cairn_blob_view(struct cairn_blob *blob, uint64_t offset
 			       : blob_damaged(c, f->blob, "its file keeps changing", err);
 		if (code != CAIRN_OK) return CAIRN_VIEW_FAILED;
 	}
+}
+
+static enum cairn_code copy_all(struct cairn_blob *blob, uint8_t *buf, struct cairn_err *err)
+{
+	for (uint64_t at = 0, size = cairn_blob_size(blob); at < size;) {
+		struct cairn_view v;
+		if (cairn_blob_view(blob, at, size - at, true, &v, err) != CAIRN_VIEW_OK) {
+			return err->code;
+		}
+		memcpy(buf + at, v.data, v.len);
+		at += v.len;
+		cairn_view_release(&v);
+	}
+	return CAIRN_OK;
+}
+
+enum cairn_code cairn_cache_peek(struct cairn_cache *c, const struct cairn_digest *digest,
+				 size_t max, void **ret, size_t *ret_len, struct cairn_err *err)
+{
+	char text[CAIRN_DIGEST_STR];
+	struct cairn_blob *blob = NULL;
+	enum cairn_code code = open_blob(c, digest, true, &blob, err);
+	if (code != CAIRN_OK) return code;
+	uint64_t size = cairn_blob_size(blob);
+	if (size > max) {
+		cairn_blob_close(blob);
+		return cairn_err_set(err, CAIRN_OUT_OF_RANGE, "blob %s has more than %zu bytes",
+				     cairn_digest_format(digest, text), max);
+	}
+	uint8_t *buf = mem_zero((size_t)size);
+	code = copy_all(blob, buf, err);
+	cairn_blob_close(blob);
+	if (code != CAIRN_OK) {
+		free(buf);
+		return code;
+	}
+	*ret = buf;
+	*ret_len = (size_t)size;
+	return CAIRN_OK;
 }
 
 enum cairn_code cairn_blob_prove(struct cairn_blob *blob, bool (*go_on)(void *arg), void *arg,

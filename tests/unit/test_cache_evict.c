@@ -219,6 +219,29 @@ static void evict__and_publishing_the_same_digest_do_not_meet(void **state)
 	content_free(&c);
 }
 
+static void peek__reads_all_and_is_no_use(void **state)
+{
+	struct store *s = *state;
+	struct cairn_err err;
+	void *bytes = NULL;
+	size_t n = 0;
+	struct content c = content_new(5 * MIB + 3, 30);
+	add_cached(s, &c);
+	struct cairn_gc_blob before = seen(s, &c.digest);
+	clock_move(s, 1000);
+	assert_ok(cairn_cache_peek(s->cache, &c.digest, c.n, &bytes, &n, &err));
+	assert_int_equal(n, c.n);
+	assert_memory_equal(bytes, c.data, n);
+	free(bytes);
+	assert_int_equal(seen(s, &c.digest).used_ns, before.used_ns);
+	assert_code(cairn_cache_peek(s->cache, &c.digest, c.n - 1, &bytes, &n, &err),
+		    CAIRN_OUT_OF_RANGE);
+	struct cairn_digest other = digest_of(CAIRN_SHA256, "x", 1);
+	assert_code(cairn_cache_peek(s->cache, &other, 10, &bytes, &n, &err), CAIRN_NOT_FOUND);
+	assert_false(seen(s, &c.digest).busy);
+	content_free(&c);
+}
+
 static void known__survives_a_restart(void **state)
 {
 	struct store *s = *state;
@@ -321,6 +344,7 @@ int main(void)
 		evict_test(evict__tells_what_is_absent),
 		evict_test(evict__counts_a_linked_file_as_nothing_freed),
 		evict_test(evict__and_publishing_the_same_digest_do_not_meet),
+		evict_test(peek__reads_all_and_is_no_use),
 		evict_test(known__survives_a_restart),
 		evict_test(next_gc__walks_every_blob_of_both_algorithms),
 		evict_test(disk__counts_what_the_store_has),
