@@ -1,5 +1,6 @@
 /* Image names, manifests and indexes: what is needed to follow an image from its name to its blobs.
- * Asks nobody. Threads: immutable. */
+ * Asks nobody, and keeps to 32 KiB of stack, so that it may be called on a fiber.
+ * Threads: immutable. */
 #ifndef CAIRN_OCI_OCI_H
 #define CAIRN_OCI_OCI_H
 
@@ -24,8 +25,12 @@ struct cairn_reference {
 	struct cairn_digest digest; /* alg 0: none */
 };
 
-/* A reference without tag and digest gets the tag "latest".
- * Errors: INVALID_ARGUMENT (says where, and what is allowed there). */
+/* A reference without tag and digest gets the tag "latest"; one with both keeps both (CRI names its
+ * records by the digest alone then).
+ * Stricter than distribution: a registry's host has no underscores, so "a_b.io/c" is refused (there
+ * it is a name without a registry); a registry has at most 255 bytes, as a repository has; and the
+ * id of an image (64 hex digits, or a digest alone) is no name.
+ * Errors: INVALID_ARGUMENT (at which byte, counted from 1, and what is allowed there). */
 CAIRN_CHECKED enum cairn_code cairn_reference_parse(const char *text, struct cairn_reference *ret,
 						    struct cairn_err *err);
 
