@@ -52,7 +52,9 @@ enum cairn_media {
 	CAIRN_MEDIA_INDEX,
 };
 
-/* By media type alone; NULL and unknown ones are OTHER. */
+/* By media type alone, written as in JSON (without parameters); NULL and unknown ones are OTHER.
+ * The withdrawn artifact manifest is a MANIFEST; Docker's schema 1, which containerd refuses, is
+ * OTHER. */
 enum cairn_media cairn_media_of(const char *media_type);
 
 struct cairn_descriptor {
@@ -73,9 +75,15 @@ struct cairn_manifest {
 /* What a blob of the given bytes needs. What it is is told by its mediaType field, or, without one,
  * by its shape (a config and layers, or manifests). JSON that is neither (an image config, say) is
  * OK with media OTHER and no children: unknown types are kept whole.
- * A descriptor whose digest is of an unknown algorithm, or whose size is negative or beyond
- * CAIRN_BLOB_SIZE_MAX's 8 TiB, is an error, as are more than CAIRN_MANIFEST_CHILDREN_MAX of them.
- * Errors: INVALID_ARGUMENT (not JSON, too long, too deep, a field of the wrong type). */
+ * Children stand as they are listed, also twice; layers that may not be distributed (with urls) are
+ * children as any other. Fields that are null count as absent, and an absent config or list as
+ * empty. A descriptor whose digest is of an unknown algorithm, or whose size is absent, not an
+ * integer, negative or beyond CAIRN_BLOB_SIZE_MAX's 8 TiB, is an error, as are more than
+ * CAIRN_MANIFEST_CHILDREN_MAX of them, and a document that is both a manifest and an index.
+ * Bounded for any input: JSON may be nested 64 deep and hold 131,072 values, and takes at most some
+ * 32 MiB of memory while it is read.
+ * Errors: INVALID_ARGUMENT (not JSON, duplicate keys, too long, too deep, too many values, a field
+ * of the wrong type: which). */
 CAIRN_CHECKED enum cairn_code cairn_manifest_parse(const void *json, size_t len,
 						   struct cairn_manifest *ret,
 						   struct cairn_err *err);
