@@ -71,6 +71,15 @@ json_t *ctl_json_strings(char **list, size_t n);
 
 /* A string, also of text that is not UTF-8, as a path may be: then other bytes become '?'. */
 json_t *ctl_json_text(const char *text);
+json_t *ctl_json_time(const Cairn__Wire__Timestamp *ts); /* null for NULL */
 const char *ctl_state_name(Cairn__V1__BlobState state);
+
+int64_t ctl_seconds(const Cairn__Wire__Timestamp *ts); /* 0 for NULL */
+
+/* A line with a name and its value: aligned on a terminal, with tabs in a pipe. */
+void ctl_print_field(const struct ctl *ctl, const char *key, const char *value);
+void ctl_print_size(const struct ctl *ctl, const char *key, int64_t bytes);
+void ctl_print_blobs(const struct ctl *ctl, const char *key, int64_t blobs, int64_t bytes);
+void ctl_print_time(const struct ctl *ctl, const char *key, const Cairn__Wire__Timestamp *ts);
 
 #endif

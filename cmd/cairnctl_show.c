@@ -1,5 +1,5 @@
-/* cairnctl status, ls, explain: tables with sizes for people on a terminal; in a pipe fields
- * separated by tabs, sizes in bytes, for programs. */
+/* cairnctl ls and explain, and how all verbs print: tables with sizes for people on a terminal; in
+ * a pipe fields separated by tabs, sizes in bytes, for programs. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,7 +7,7 @@
 #include "cmd/cairnctl.h"
 #include "cmd/cairnctl_format.h"
 
-static int64_t seconds_of(const Cairn__Wire__Timestamp *ts)
+int64_t ctl_seconds(const Cairn__Wire__Timestamp *ts)
 {
 	return ts != NULL ? ts->seconds : 0;
 }
@@ -44,7 +44,7 @@ json_t *ctl_json_strings(char **list, size_t n)
 	return array;
 }
 
-static json_t *json_time(const Cairn__Wire__Timestamp *ts)
+json_t *ctl_json_time(const Cairn__Wire__Timestamp *ts)
 {
 	char buf[CTL_TEXT];
 	return ts == NULL ? json_null() : json_string(ctl_format_time(ts->seconds, buf));
@@ -60,17 +60,17 @@ json_t *ctl_json_blob(const Cairn__V1__Blob *blob)
 	return json_pack("{s:s, s:I, s:s, s:b, s:I, s:o, s:o, s:o, s:o}", "digest", blob->digest,
 			 "size", (json_int_t)blob->size, "state", ctl_state_name(blob->state),
 			 "damaged", (int)blob->damaged, "idle_seconds",
-			 (json_int_t)blob->idle_seconds, "created", json_time(blob->created_at),
-			 "updated", json_time(blob->updated_at), "namespaces",
+			 (json_int_t)blob->idle_seconds, "created", ctl_json_time(blob->created_at),
+			 "updated", ctl_json_time(blob->updated_at), "namespaces",
 			 ctl_json_strings(blob->namespaces, blob->n_namespaces), "labels", labels);
 }
 
-static void print_field(const struct ctl *ctl, const char *key, const char *value)
+void ctl_print_field(const struct ctl *ctl, const char *key, const char *value)
 {
 	printf(ctl->terminal ? "%-20s %s\n" : "%s\t%s\n", key, value);
 }
 
-static void print_size(const struct ctl *ctl, const char *key, int64_t bytes)
+void ctl_print_size(const struct ctl *ctl, const char *key, int64_t bytes)
 {
 	char text[CTL_TEXT];
 	if (ctl->terminal) {
@@ -78,10 +78,10 @@ static void print_size(const struct ctl *ctl, const char *key, int64_t bytes)
 	} else {
 		snprintf(text, sizeof(text), "%lld", (long long)bytes);
 	}
-	print_field(ctl, key, text);
+	ctl_print_field(ctl, key, text);
 }
 
-static void print_blobs(const struct ctl *ctl, const char *key, int64_t blobs, int64_t bytes)
+void ctl_print_blobs(const struct ctl *ctl, const char *key, int64_t blobs, int64_t bytes)
 {
 	char text[2 * CTL_TEXT], size[CTL_TEXT];
 	if (ctl->terminal) {
@@ -90,105 +90,14 @@ static void print_blobs(const struct ctl *ctl, const char *key, int64_t blobs, i
 	} else {
 		snprintf(text, sizeof(text), "%lld\t%lld", (long long)blobs, (long long)bytes);
 	}
-	print_field(ctl, key, text);
+	ctl_print_field(ctl, key, text);
 }
 
-static void print_time(const struct ctl *ctl, const char *key, const Cairn__Wire__Timestamp *ts)
+void ctl_print_time(const struct ctl *ctl, const char *key, const Cairn__Wire__Timestamp *ts)
 {
 	char text[CTL_TEXT];
-	print_field(ctl, key, ctl_format_time(seconds_of(ts), text));
+	ctl_print_field(ctl, key, ctl_format_time(ctl_seconds(ts), text));
 }
-
-/* ---- status ---- */
-
-static json_t *json_runtime(const Cairn__V1__Runtime *rt)
-{
-	if (rt == NULL) return json_null();
-	return json_pack("{s:o, s:b, s:o, s:I, s:I, s:o}", "address", ctl_json_text(rt->address),
-			 "reachable", (int)rt->reachable, "last_listing",
-			 json_time(rt->last_listing), "recorded", (json_int_t)rt->recorded,
-			 "missing", (json_int_t)rt->missing, "error", ctl_json_text(rt->error));
-}
-
-static json_t *json_status(const Cairn__V1__StatusResponse *r)
-{
-	return json_pack(
-		"{s:s, s:o, s:o, s:o, s:{s:I, s:I}, s:{s:I, s:I}, s:I, s:{s:I, s:I}, s:{s:I, s:I}, "
-		"s:o}",
-		"version", r->version, "state_dir", ctl_json_text(r->state_dir), "listen",
-		ctl_json_text(r->listen), "started", json_time(r->started_at), "referenced",
-		"blobs", (json_int_t)r->referenced_blobs, "bytes", (json_int_t)r->referenced_bytes,
-		"cached", "blobs", (json_int_t)r->cached_blobs, "bytes",
-		(json_int_t)r->cached_bytes, "damaged", (json_int_t)r->damaged_blobs, "ingests",
-		"open", (json_int_t)r->ingests, "bytes", (json_int_t)r->ingest_bytes, "disk",
-		"total_bytes", (json_int_t)r->disk_total_bytes, "free_bytes",
-		(json_int_t)r->disk_free_bytes, "containerd", json_runtime(r->runtime));
-}
-
-static void print_runtime(const struct ctl *ctl, const Cairn__V1__Runtime *rt)
-{
-	char number[CTL_TEXT];
-	if (rt == NULL || rt->address[0] == '\0') {
-		print_field(ctl, "containerd", "nobody to ask (containerd.address is empty)");
-		return;
-	}
-	print_field(ctl, "containerd", rt->address);
-	print_field(ctl, "containerd answers", rt->reachable ? "yes" : "no");
-	if (rt->error[0] != '\0') print_field(ctl, "containerd error", rt->error);
-	if (rt->last_listing == NULL) return;
-	print_time(ctl, "last listing", rt->last_listing);
-	snprintf(number, sizeof(number), "%lld", (long long)rt->recorded);
-	print_field(ctl, "blobs it records", number);
-	snprintf(number, sizeof(number), "%lld", (long long)rt->missing);
-	print_field(ctl, "of these missing", number);
-}
-
-static int run_status(struct ctl *ctl, int argc, char **argv)
-{
-	static const struct option own[] = {{0}};
-	Cairn__V1__StatusRequest request = CAIRN__V1__STATUS_REQUEST__INIT;
-	ProtobufCMessage *msg;
-	struct cairn_err err;
-	char number[CTL_TEXT];
-	(void)ctl_getopt(ctl, argc, argv, own);
-	if (optind != argc) return ctl_usage(ctl, "status takes no arguments");
-	if (ctl_call(ctl, "Status", &request.base, &cairn__v1__status_response__descriptor, &msg,
-		     &err) != CAIRN_OK) {
-		return ctl_fail(ctl, &err);
-	}
-	const Cairn__V1__StatusResponse *r = (const Cairn__V1__StatusResponse *)msg;
-	if (ctl->json) {
-		ctl_print_json(json_status(r));
-	} else {
-		print_field(ctl, "version", r->version);
-		print_field(ctl, "state_dir", r->state_dir);
-		print_field(ctl, "listen", r->listen);
-		print_time(ctl, "started", r->started_at);
-		print_blobs(ctl, "referenced blobs", r->referenced_blobs, r->referenced_bytes);
-		print_blobs(ctl, "cached blobs", r->cached_blobs, r->cached_bytes);
-		snprintf(number, sizeof(number), "%lld", (long long)r->damaged_blobs);
-		print_field(ctl, "damaged blobs", number);
-		print_blobs(ctl, "open ingests", r->ingests, r->ingest_bytes);
-		print_size(ctl, "disk size", r->disk_total_bytes);
-		print_size(ctl, "disk free", r->disk_free_bytes);
-		print_runtime(ctl, r->runtime);
-		if (ctl->terminal && r->damaged_blobs > 0) {
-			printf("\nSome blobs are damaged: cairnctl ls --damaged\n");
-		}
-	}
-	protobuf_c_message_free_unpacked(msg, NULL);
-	return CTL_DONE;
-}
-
-const struct ctl_verb ctl_status = {
-	.name = "status",
-	.arguments = "",
-	.summary = "what cairnd is and holds",
-	.help = "Shows cairnd's version and paths, how many blobs it holds in which state, the\n"
-		"disk, and what it knows of containerd. In a pipe: a name, a tab, and the value a\n"
-		"line, sizes in bytes.",
-	.run = run_status,
-};
 
 /* ---- ls ---- */
 
@@ -219,7 +128,7 @@ static void print_blob(struct listing *l, const Cairn__V1__Blob *blob)
 		printf("%s\t%lld\t%s\t%s\t%lld\t%s\t%s\n", blob->digest, (long long)blob->size,
 		       ctl_state_name(blob->state), blob->damaged ? "damaged" : "-",
 		       (long long)blob->idle_seconds,
-		       ctl_format_time(seconds_of(blob->created_at), created), names);
+		       ctl_format_time(ctl_seconds(blob->created_at), created), names);
 		return;
 	}
 	if (!l->titled) {
@@ -297,15 +206,15 @@ static json_t *json_explain(const Cairn__V1__ExplainResponse *r)
 static void print_explain(const struct ctl *ctl, const Cairn__V1__ExplainResponse *r)
 {
 	char state[CTL_TEXT];
-	print_field(ctl, "digest", r->blob->digest);
+	ctl_print_field(ctl, "digest", r->blob->digest);
 	snprintf(state, sizeof(state), "%s%s", ctl_state_name(r->blob->state),
 		 r->blob->damaged ? ", damaged" : "");
-	print_field(ctl, "state", state);
+	ctl_print_field(ctl, "state", state);
 	if (r->blob->state != CAIRN__V1__BLOB_STATE__UNKNOWN_STATE) {
-		print_size(ctl, "size", r->blob->size);
-		print_time(ctl, "here since", r->blob->created_at);
+		ctl_print_size(ctl, "size", r->blob->size);
+		ctl_print_time(ctl, "here since", r->blob->created_at);
 	}
-	for (size_t i = 0; i < r->n_reasons; i++) print_field(ctl, "reason", r->reasons[i]);
+	for (size_t i = 0; i < r->n_reasons; i++) ctl_print_field(ctl, "reason", r->reasons[i]);
 	if (ctl->terminal && r->n_remedies > 0) printf("\nTo get it back, run:\n");
 	for (size_t i = 0; i < r->n_remedies; i++) {
 		printf(ctl->terminal ? "  %s\n" : "remedy\t%s\n", r->remedies[i]);
