@@ -62,6 +62,109 @@ const char *ctl_format_time(int64_t seconds, char buf[static CTL_TEXT])
 	return buf;
 }
 
+/* ---- garbage collection's reasons ---- */
+
+const char *ctl_format_plain(const char *text, char *buf, size_t cap)
+{
+	snprintf(buf, cap, "%s", text[0] != '\0' ? text : "-");
+	for (char *p = buf; *p != '\0'; p++) {
+		if ((unsigned char)*p < 0x20 || *p == 0x7f) *p = '?';
+	}
+	return buf;
+}
+
+/* Reasons that are no somebody's: in words. With a tail, the idle time stands before it. */
+static const struct words {
+	const char *why, *text, *tail;
+} words[] = {
+	{"referenced", "containerd may have a record of it", NULL},
+	{"busy", "in use at this moment", NULL},
+	{"unsure", "nobody could say whether it is needed", NULL},
+	{"young", "last used ", " ago"},
+	{"ttl", "unused for ", ""},
+	{"pressure", "the disk is full; unused for ", ""},
+};
+
+/* NULL: a lease, a container, an image, ...; or what only a later cairnd has. */
+static const struct words *words_of(const char *why)
+{
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+		if (strcmp(words[i].why, why) == 0) return &words[i];
+	}
+	return NULL;
+}
+
+const char *ctl_format_detail(const char *why, const char *what, int64_t idle_seconds, char *buf,
+			      size_t cap)
+{
+	char idle[CTL_TEXT] = "", plain[CTL_LINE];
+	const struct words *w = words_of(why);
+	ctl_format_plain(what, plain, sizeof(plain));
+	if (w == NULL) {
+		snprintf(buf, cap, "%s", plain);
+		return buf;
+	}
+	if (w->tail != NULL && idle_seconds < 1) {
+		snprintf(idle, sizeof(idle), "0 s"); /* ctl_format_span says "now" */
+	} else if (w->tail != NULL) {
+		ctl_format_span(idle_seconds, idle);
+	}
+	const bool more = what[0] != '\0';
+	snprintf(buf, cap, "%s%s%s%s%s%s", w->text, idle, w->tail != NULL ? w->tail : "",
+		 more ? " (" : "", more ? plain : "", more ? ")" : "");
+	return buf;
+}
+
+const char *ctl_format_reason(const char *why, const char *what, int64_t idle_seconds, char *buf,
+			      size_t cap)
+{
+	char plain[CTL_TEXT], name[CTL_LINE];
+	if (words_of(why) != NULL) return ctl_format_detail(why, what, idle_seconds, buf, cap);
+	snprintf(buf, cap, "%s%s%s", ctl_format_plain(why, plain, sizeof(plain)),
+		 what[0] != '\0' ? " " : "",
+		 what[0] != '\0' ? ctl_format_plain(what, name, sizeof(name)) : "");
+	return buf;
+}
+
+/* ---- what people write ---- */
+
+bool ctl_parse_number(const char *text, int64_t max, int64_t *ret)
+{
+	int64_t n = 0;
+	if (text[0] == '\0') return false;
+	for (const char *p = text; *p != '\0'; p++) {
+		if (*p < '0' || *p > '9' || n > (max - (*p - '0')) / 10) return false;
+		n = 10 * n + (*p - '0');
+	}
+	*ret = n;
+	return true;
+}
+
+bool ctl_parse_span(const char *text, int64_t *ret_seconds)
+{
+	static const struct {
+		char letter;
+		int64_t seconds;
+	} units[] = {{'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}};
+	char number[16]; /* more digits are too many in any case */
+	const size_t len = strlen(text);
+	if (len < 2 || len > sizeof(number)) return false;
+	memcpy(number, text, len - 1);
+	number[len - 1] = '\0';
+	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
+		int64_t n;
+		if (units[i].letter != text[len - 1]) continue;
+		if (!ctl_parse_number(number, CTL_SPAN_MAX_S / units[i].seconds, &n) || n == 0) {
+			return false;
+		}
+		*ret_seconds = n * units[i].seconds;
+		return true;
+	}
+	return false;
+}
+
+/* ---- progress ---- */
+
 void ctl_rate_add(struct ctl_rate *rate, int64_t now_ns, int64_t done)
 {
 	if (rate->started_ns == 0) {

@@ -1,11 +1,15 @@
-/* Numbers as people read them. Pure functions; each returns its buffer. */
+/* Numbers and reasons as people read and write them. Pure functions; those that format return their
+ * buffer. */
 #ifndef CAIRN_CMD_CAIRNCTL_FORMAT_H
 #define CAIRN_CMD_CAIRNCTL_FORMAT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #define CTL_TEXT 64
+#define CTL_LINE 2048 /* for names of images and the like, which have at most 1.3 KiB */
+#define CTL_SPAN_MAX_S (INT64_C(3650) * 86400)
 
 /* "512 B", "1.5 KiB", "20.0 MiB" */
 const char *ctl_format_bytes(int64_t bytes, char buf[static CTL_TEXT]);
@@ -18,6 +22,25 @@ const char *ctl_format_left(int64_t seconds, char buf[static CTL_TEXT]);
 
 /* RFC 3339 in UTC, whole seconds; "-" for 0 */
 const char *ctl_format_time(int64_t seconds, char buf[static CTL_TEXT]);
+
+/* Text of somebody else's, such as an image's name, on a line of ours: control characters become
+ * '?', and "" becomes "-". What does not fit is cut. */
+const char *ctl_format_plain(const char *text, char *buf, size_t cap);
+
+/* Why garbage collection keeps a blob or lets it go, of the fields why and what of a Decision, or
+ * of a Blob: "lease abc", "last used 3 h ago", "unused for 26 h". */
+const char *ctl_format_reason(const char *why, const char *what, int64_t idle_seconds, char *buf,
+			      size_t cap);
+
+/* The same beside a column that has why already: "abc". */
+const char *ctl_format_detail(const char *why, const char *what, int64_t idle_seconds, char *buf,
+			      size_t cap);
+
+/* "90s", "30m", "72h", "7d": at least 1 s, at most CTL_SPAN_MAX_S. */
+bool ctl_parse_span(const char *text, int64_t *ret_seconds);
+
+/* A decimal number from 0 to max. */
+bool ctl_parse_number(const char *text, int64_t max, int64_t *ret);
 
 /* How fast work goes: a mean that forgets, so that the rate follows the present. Zero at first. */
 struct ctl_rate {

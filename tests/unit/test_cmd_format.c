@@ -104,6 +104,143 @@ static void version__is_found_in_what_containerd_prints(void **state)
 		assert_false(ctl_parse_version(bad[i], &major, &minor));
 }
 
+static void span__takes_what_the_manual_says(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *text;
+		int64_t want;
+	} good[] = {
+		{"1s", 1},
+		{"90s", 90},
+		{"30m", 1800},
+		{"72h", 259200},
+		{"7d", 604800},
+		{"007d", 604800},
+		{"3650d", CTL_SPAN_MAX_S},
+		{"87600h", CTL_SPAN_MAX_S},
+		{"5256000m", CTL_SPAN_MAX_S},
+		{"315360000s", CTL_SPAN_MAX_S},
+	};
+	int64_t seconds;
+	for (size_t i = 0; i < CAIRN_LEN(good); i++) {
+		assert_true(ctl_parse_span(good[i].text, &seconds));
+		assert_int_equal(seconds, good[i].want);
+	}
+}
+
+static void span__refuses_the_rest(void **state)
+{
+	(void)state;
+	static const char *const bad[] = {
+		"",
+		"7",
+		"d",
+		"7x",
+		"7 d",
+		" 7d",
+		"7d ",
+		"+7d",
+		"-7d",
+		"-1s",
+		"0s",
+		"0d",
+		"1.5h",
+		"1h30m",
+		"7D",
+		"d7",
+		"0x10s",
+		"7days",
+		"forever",
+		"3651d",
+		"87601h",
+		"315360001s",
+		"inf",
+		"1e3s",
+		"\xd9\xa7"
+		"d",
+		"5256001m",
+		"-",
+		"9223372036854775807s",
+		"9223372036854775808d",
+		"18446744073709551617s",
+		"99999999999999999999999999999999d",
+		"106751991167301d",
+		"000000000000000000001d",
+	};
+	int64_t seconds = -5;
+	for (size_t i = 0; i < CAIRN_LEN(bad); i++) {
+		if (ctl_parse_span(bad[i], &seconds)) fail_msg("\"%s\" was taken", bad[i]);
+	}
+	assert_int_equal(seconds, -5); /* untouched */
+}
+
+static void number__stays_in_its_range(void **state)
+{
+	(void)state;
+	int64_t n;
+	assert_true(ctl_parse_number("0", 1000, &n));
+	assert_int_equal(n, 0);
+	assert_true(ctl_parse_number("1000", 1000, &n));
+	assert_int_equal(n, 1000);
+	assert_true(ctl_parse_number("9223372036854775807", INT64_MAX, &n));
+	assert_true(n == INT64_MAX);
+	static const char *const bad[] = {
+		"",    "1001", "-1", "+1", " 1", "1 ", "1.0", "two", "9223372036854775808",
+		"0x1", "10000"};
+	for (size_t i = 0; i < CAIRN_LEN(bad); i++)
+		assert_false(ctl_parse_number(bad[i], 1000, &n));
+	assert_false(ctl_parse_number("9223372036854775808", INT64_MAX, &n));
+}
+
+static void reasons__are_sentences(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *why, *what;
+		int64_t idle;
+		const char *reason, *detail;
+	} cases[] = {
+		{"lease", "abc in k8s.io", 9, "lease abc in k8s.io", "abc in k8s.io"},
+		{"version", "docker.io/library/busybox:latest", 0,
+		 "version docker.io/library/busybox:latest", "docker.io/library/busybox:latest"},
+		{"prune", "r.example/app:v1", 9, "prune r.example/app:v1", "r.example/app:v1"},
+		{"ttl", "", 26 * 3600, "unused for 26 h", "unused for 26 h"},
+		{"ttl", "", 0, "unused for 0 s", "unused for 0 s"},
+		{"young", "", 60, "last used 60 s ago", "last used 60 s ago"},
+		{"pressure", "", 600, "the disk is full; unused for 10 min",
+		 "the disk is full; unused for 10 min"},
+		{"pressure", "r.example/app:v1", 600,
+		 "the disk is full; unused for 10 min (r.example/app:v1)",
+		 "the disk is full; unused for 10 min (r.example/app:v1)"},
+		{"referenced", "", 7, "containerd may have a record of it",
+		 "containerd may have a record of it"},
+		{"moon", "", 7, "moon", "-"}, /* of a later version */
+		{"moon", "full", 7, "moon full", "full"},
+		{"", "", 7, "-", "-"},
+		{"lease", "a\tb\033[2J\n", 7, "lease a?b?[2J?", "a?b?[2J?"},
+	};
+	for (size_t i = 0; i < CAIRN_LEN(cases); i++) {
+		char buf[CTL_LINE];
+		assert_string_equal(ctl_format_reason(cases[i].why, cases[i].what, cases[i].idle,
+						      buf, sizeof(buf)),
+				    cases[i].reason);
+		assert_string_equal(ctl_format_detail(cases[i].why, cases[i].what, cases[i].idle,
+						      buf, sizeof(buf)),
+				    cases[i].detail);
+	}
+}
+
+static void plain_text__is_one_field(void **state)
+{
+	(void)state;
+	char buf[8];
+	assert_string_equal(ctl_format_plain("", buf, sizeof(buf)), "-");
+	assert_string_equal(ctl_format_plain("a\tb\nc", buf, sizeof(buf)), "a?b?c");
+	assert_string_equal(ctl_format_plain("12345678", buf, sizeof(buf)), "1234567");
+	assert_string_equal(ctl_format_plain("\xc3\xa9", buf, sizeof(buf)), "\xc3\xa9");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -111,6 +248,11 @@ int main(void)
 		cmocka_unit_test(times__read_well),
 		cmocka_unit_test(rate__follows_a_change_of_speed),
 		cmocka_unit_test(bar__fills_its_width),
+		cmocka_unit_test(span__takes_what_the_manual_says),
+		cmocka_unit_test(span__refuses_the_rest),
+		cmocka_unit_test(number__stays_in_its_range),
+		cmocka_unit_test(reasons__are_sentences),
+		cmocka_unit_test(plain_text__is_one_field),
 		cmocka_unit_test(version__is_found_in_what_containerd_prints),
 	};
 	return cmocka_run_group_tests_name("cmd/format", tests, NULL, NULL);
