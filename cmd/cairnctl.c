@@ -20,8 +20,8 @@
 #define CALL_MS 15000 /* a call that has one answer */
 
 static const struct ctl_verb *const verbs[] = {
-	&ctl_status, &ctl_ls,	  &ctl_explain,		  &ctl_verify,
-	&ctl_import, &ctl_export, &ctl_containerd_config,
+	&ctl_status, &ctl_ls,	 &ctl_explain, &ctl_versions, &ctl_gc,	   &ctl_prune,
+	&ctl_pin,    &ctl_unpin, &ctl_verify,  &ctl_import,   &ctl_export, &ctl_containerd_config,
 };
 
 /* Why a write to standard output failed, if that was in mid-stream: later calls change errno. */

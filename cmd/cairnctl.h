@@ -33,8 +33,8 @@ struct ctl_verb {
 	int (*run)(struct ctl *ctl, int argc, char **argv);
 };
 
-extern const struct ctl_verb ctl_status, ctl_ls, ctl_explain, ctl_verify, ctl_import, ctl_export,
-	ctl_containerd_config;
+extern const struct ctl_verb ctl_status, ctl_ls, ctl_explain, ctl_versions, ctl_gc, ctl_prune,
+	ctl_pin, ctl_unpin, ctl_verify, ctl_import, ctl_export, ctl_containerd_config;
 
 /* The next option of a verb: its own value, or -1 at the end (optind is the first argument).
  * Handles --socket, --json, --help (exits 0) and --version (exits 0) itself; what is wrong is told,
@@ -71,7 +71,8 @@ json_t *ctl_json_strings(char **list, size_t n);
 
 /* A string, also of text that is not UTF-8, as a path may be: then other bytes become '?'. */
 json_t *ctl_json_text(const char *text);
-json_t *ctl_json_time(const Cairn__Wire__Timestamp *ts); /* null for NULL */
+json_t *ctl_json_time(const Cairn__Wire__Timestamp *ts);	  /* null for NULL */
+json_t *ctl_json_gc_summary(const Cairn__V1__GcSummary *summary); /* null for NULL */
 const char *ctl_state_name(Cairn__V1__BlobState state);
 
 int64_t ctl_seconds(const Cairn__Wire__Timestamp *ts); /* 0 for NULL */

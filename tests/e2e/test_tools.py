@@ -13,7 +13,8 @@ from harness import Cairnctl, Cairnd, Containerd, E2E, World, image, main, say, 
 from harness.registry import digests  # noqa: E402
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
-VERBS = ["status", "ls", "explain", "verify", "import", "export", "containerd-config"]
+VERBS = ["status", "ls", "explain", "versions", "gc", "prune", "pin", "unpin", "verify", "import", "export",
+         "containerd-config"]
 
 
 def damage(path):
@@ -293,10 +294,19 @@ class Tools(E2E):
         tool = Cairnctl(self.folder / "none.sock", self.folder)
         for args in ([], ["frobnicate"], ["--frobnicate"], ["ls", "extra"], ["ls", "--state", "odd"], ["explain"],
                      ["explain", "a", "b"], ["import"], ["import", "a", "b"], ["import", ""], ["export"],
-                     ["status", "now"], ["status", "--metadata", "x"], ["--socket"], ["import", "x", "--metadata", ""]):
+                     ["status", "now"], ["status", "--metadata", "x"], ["--socket"], ["import", "x", "--metadata", ""],
+                     ["gc", "now"], ["gc", "--dryrun"], ["prune"], ["prune", ""], ["prune", "a", "b"],
+                     ["prune", "a", "--keep", "1001"], ["prune", "a", "--keep", "-1"], ["prune", "a", "--keep", ""],
+                     ["pin"], ["pin", ""], ["pin", "a", "b"], ["unpin"], ["unpin", ""], ["unpin", "a", "b"],
+                     ["versions", "a", "b"], ["versions", ""], ["explain", ""], ["pin", "a", "--for"]):
             done = tool.expect(2, *args)
             self.assertEqual(done.stdout, "")
             self.assertIn("--help", done.stderr)
+        for span in ("", "7", "-7d", "0s", "1.5h", "forever", "3651d", "99999999999999999999d"):
+            self.assertIn(f'--for is a number with s, m, h or d, from 1s to 3650d (such as 72h), not "{span}"',
+                          tool.expect(2, "pin", "a", "--for", span).stderr)
+        self.assertIn('--keep is a number from 0 to 1000, not "two"',
+                      tool.expect(2, "prune", "a", "--keep", "two").stderr)
 
     def test_help_and_version_everywhere(self):
         tool = Cairnctl(self.folder / "none.sock", self.folder)
@@ -310,7 +320,8 @@ class Tools(E2E):
     def test_errors_say_what_to_do(self):
         """No daemon, a stale socket, a socket of somebody else's."""
         tool = Cairnctl(self.folder / "none.sock", self.folder)
-        for args in (["status"], ["ls"], ["verify"], ["import", "/"], ["explain", "sha256:" + "0" * 64]):
+        for args in (["status"], ["ls"], ["verify"], ["import", "/"], ["explain", "sha256:" + "0" * 64], ["gc"],
+                     ["prune", "a"], ["pin", "a", "--for", "7d"], ["unpin", "a"], ["versions"]):
             error = tool.expect(1, *args).stderr
             self.assertIn(str(tool.socket), error)
             self.assertIn("cairnd does not run", error)
