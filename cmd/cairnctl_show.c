@@ -57,12 +57,14 @@ json_t *ctl_json_blob(const Cairn__V1__Blob *blob)
 		json_object_set_new(labels, blob->labels[i]->key,
 				    ctl_json_text(blob->labels[i]->value));
 	}
-	return json_pack("{s:s, s:I, s:s, s:b, s:I, s:o, s:o, s:o, s:o}", "digest", blob->digest,
-			 "size", (json_int_t)blob->size, "state", ctl_state_name(blob->state),
-			 "damaged", (int)blob->damaged, "idle_seconds",
+	return json_pack("{s:s, s:I, s:s, s:b, s:I, s:o, s:o, s:o, s:o, s:s, s:o, s:b}", "digest",
+			 blob->digest, "size", (json_int_t)blob->size, "state",
+			 ctl_state_name(blob->state), "damaged", (int)blob->damaged, "idle_seconds",
 			 (json_int_t)blob->idle_seconds, "created", ctl_json_time(blob->created_at),
 			 "updated", ctl_json_time(blob->updated_at), "namespaces",
-			 ctl_json_strings(blob->namespaces, blob->n_namespaces), "labels", labels);
+			 ctl_json_strings(blob->namespaces, blob->n_namespaces), "labels", labels,
+			 "why", blob->why, "what", ctl_json_text(blob->what), "evict",
+			 (int)blob->evict);
 }
 
 void ctl_print_field(const struct ctl *ctl, const char *key, const char *value)
@@ -116,30 +118,51 @@ static void join(char **list, size_t n, char *buf, size_t cap)
 	if (buf[0] == '\0') snprintf(buf, cap, "-");
 }
 
+static void print_blob_fields(const Cairn__V1__Blob *blob, const char *names)
+{
+	char created[CTL_TEXT], what[CTL_LINE];
+	printf("%s\t%lld\t%s\t%s\t%lld\t%s\t%s\t%s\t%s\t%s\n", blob->digest, (long long)blob->size,
+	       ctl_state_name(blob->state), blob->damaged ? "damaged" : "-",
+	       (long long)blob->idle_seconds,
+	       ctl_format_time(ctl_seconds(blob->created_at), created), names,
+	       blob->why[0] != '\0' ? blob->why : "-",
+	       ctl_format_plain(blob->what, what, sizeof(what)),
+	       blob->why[0] == '\0' ? "-"
+	       : blob->evict	    ? "evict"
+				    : "keep");
+}
+
+/* What garbage collection thinks, as short as it can be said: SIZE, STATE and IDLE say the rest. */
+static void print_why(const Cairn__V1__Blob *blob)
+{
+	char what[CTL_LINE];
+	printf("%s%s%s%s\n", blob->evict ? "would go: " : "",
+	       blob->why[0] != '\0' ? blob->why : "-", blob->what[0] != '\0' ? " " : "",
+	       blob->what[0] != '\0' ? ctl_format_plain(blob->what, what, sizeof(what)) : "");
+}
+
 static void print_blob(struct listing *l, const Cairn__V1__Blob *blob)
 {
-	char size[CTL_TEXT], idle[CTL_TEXT], created[CTL_TEXT], state[CTL_TEXT], names[1024];
+	char size[CTL_TEXT], idle[CTL_TEXT], state[CTL_TEXT], names[1024];
 	if (l->ctl->json) {
 		ctl_print_json(ctl_json_blob(blob));
 		return;
 	}
 	join(blob->namespaces, blob->n_namespaces, names, sizeof(names));
 	if (!l->ctl->terminal) {
-		printf("%s\t%lld\t%s\t%s\t%lld\t%s\t%s\n", blob->digest, (long long)blob->size,
-		       ctl_state_name(blob->state), blob->damaged ? "damaged" : "-",
-		       (long long)blob->idle_seconds,
-		       ctl_format_time(ctl_seconds(blob->created_at), created), names);
+		print_blob_fields(blob, names);
 		return;
 	}
 	if (!l->titled) {
-		printf("%-71s  %10s  %-19s  %7s  %s\n", "DIGEST", "SIZE", "STATE", "IDLE",
-		       "NAMESPACES");
+		printf("%-71s  %10s  %-19s  %7s  %-10s  %s\n", "DIGEST", "SIZE", "STATE", "IDLE",
+		       "NAMESPACES", "WHY");
 	}
 	l->titled = true;
 	snprintf(state, sizeof(state), "%s%s", ctl_state_name(blob->state),
 		 blob->damaged ? " damaged" : "");
-	printf("%-71s  %10s  %-19s  %7s  %s\n", blob->digest, ctl_format_bytes(blob->size, size),
+	printf("%-71s  %10s  %-19s  %7s  %-10s  ", blob->digest, ctl_format_bytes(blob->size, size),
 	       state, ctl_format_span(blob->idle_seconds, idle), names);
+	print_why(blob);
 }
 
 static bool on_blobs(void *arg, const ProtobufCMessage *msg)
@@ -186,9 +209,11 @@ const struct ctl_verb ctl_ls = {
 		"                  referenced (it may have one)\n"
 		"  --damaged       only those whose bytes are missing or wrong\n\n"
 		"In a pipe, a line has these fields, separated by tabs: digest, bytes, state,\n"
-		"\"damaged\" or \"-\", seconds since the last use, when it came, and the "
-		"namespaces\n"
-		"that committed it (\"-\": not known).",
+		"\"damaged\" or \"-\", seconds since the last use, when it came, the namespaces "
+		"that\n"
+		"committed it (\"-\": not known), why garbage collection keeps it or would evict "
+		"it, what\n"
+		"that is (which lease, image, ...; \"-\": none), and \"keep\" or \"evict\".",
 	.run = run_ls,
 };
 
@@ -196,16 +221,36 @@ const struct ctl_verb ctl_ls = {
 
 static json_t *json_explain(const Cairn__V1__ExplainResponse *r)
 {
-	return json_pack("{s:o, s:o, s:o, s:o, s:b}", "blob", ctl_json_blob(r->blob), "reasons",
-			 ctl_json_strings(r->reasons, r->n_reasons), "remedies",
+	return json_pack("{s:o, s:o, s:o, s:o, s:b, s:o}", "blob", ctl_json_blob(r->blob),
+			 "reasons", ctl_json_strings(r->reasons, r->n_reasons), "remedies",
 			 ctl_json_strings(r->remedies, r->n_remedies), "recorded_in",
 			 ctl_json_strings(r->recorded_in, r->n_recorded_in), "recorded_known",
-			 (int)r->recorded_known);
+			 (int)r->recorded_known, "name", ctl_json_text(r->name));
+}
+
+/* What garbage collection would do with it now. */
+static void print_verdict(const struct ctl *ctl, const Cairn__V1__Blob *blob)
+{
+	char text[CTL_LINE], line[CTL_LINE + CTL_TEXT];
+	if (blob->why[0] == '\0') return;
+	if (ctl->terminal) {
+		snprintf(line, sizeof(line), "%s: %s", blob->evict ? "would be evicted" : "kept",
+			 ctl_format_reason(blob->why, blob->what, blob->idle_seconds, text,
+					   sizeof(text)));
+	} else {
+		snprintf(line, sizeof(line), "%s\t%s\t%s\t%lld", blob->evict ? "evict" : "keep",
+			 blob->why, ctl_format_plain(blob->what, text, sizeof(text)),
+			 (long long)blob->idle_seconds);
+	}
+	ctl_print_field(ctl, "garbage collection", line);
 }
 
 static void print_explain(const struct ctl *ctl, const Cairn__V1__ExplainResponse *r)
 {
-	char state[CTL_TEXT];
+	char state[CTL_TEXT], name[CTL_LINE];
+	if (r->name[0] != '\0') {
+		ctl_print_field(ctl, "name", ctl_format_plain(r->name, name, sizeof(name)));
+	}
 	ctl_print_field(ctl, "digest", r->blob->digest);
 	snprintf(state, sizeof(state), "%s%s", ctl_state_name(r->blob->state),
 		 r->blob->damaged ? ", damaged" : "");
@@ -213,6 +258,7 @@ static void print_explain(const struct ctl *ctl, const Cairn__V1__ExplainRespons
 	if (r->blob->state != CAIRN__V1__BLOB_STATE__UNKNOWN_STATE) {
 		ctl_print_size(ctl, "size", r->blob->size);
 		ctl_print_time(ctl, "here since", r->blob->created_at);
+		print_verdict(ctl, r->blob);
 	}
 	for (size_t i = 0; i < r->n_reasons; i++) ctl_print_field(ctl, "reason", r->reasons[i]);
 	if (ctl->terminal && r->n_remedies > 0) printf("\nTo get it back, run:\n");
@@ -228,7 +274,9 @@ static int run_explain(struct ctl *ctl, int argc, char **argv)
 	ProtobufCMessage *msg;
 	struct cairn_err err;
 	(void)ctl_getopt(ctl, argc, argv, own);
-	if (optind + 1 != argc) return ctl_usage(ctl, "explain takes one digest");
+	if (optind + 1 != argc || argv[optind][0] == '\0') {
+		return ctl_usage(ctl, "explain takes one digest or image name");
+	}
 	cairn__v1__explain_request__init(&request);
 	request.digest = argv[optind];
 	if (ctl_call(ctl, "Explain", &request.base, &cairn__v1__explain_response__descriptor, &msg,
@@ -247,12 +295,19 @@ static int run_explain(struct ctl *ctl, int argc, char **argv)
 
 const struct ctl_verb ctl_explain = {
 	.name = "explain",
-	.arguments = "DIGEST",
+	.arguments = "DIGEST|REF",
 	.summary = "why a blob is here, and how to get a damaged one back",
-	.help = "Says in which state the blob is and why it is kept. If containerd needs it and "
+	.help = "Says in which state the blob is, and why garbage collection keeps it or would "
+		"evict it.\n"
+		"If containerd needs it and it is damaged or gone, prints the commands that bring "
 		"it\n"
-		"is damaged or gone, prints the commands that bring it back. DIGEST is written as\n"
-		"sha256:HEX. A blob that is not here and that containerd does not record is an\n"
-		"error.",
+		"back. DIGEST is written as sha256:HEX; of an image name REF, the manifest of its "
+		"newest\n"
+		"version is explained. A blob that is not here and that containerd does not record "
+		"is an\n"
+		"error.\n\n"
+		"In a pipe: a name, a tab, and the value a line; \"garbage collection\" has "
+		"\"keep\" or\n"
+		"\"evict\", why, what, and seconds since the last use.",
 	.run = run_explain,
 };

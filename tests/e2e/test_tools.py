@@ -96,7 +96,7 @@ class Tools(E2E):
         code, text = self.cairnctl.terminal("ls", "--state=referenced")
         self.assertEqual(code, 0)
         lines = text.splitlines()
-        self.assertRegex(lines[0], r"^DIGEST +SIZE +STATE +IDLE +NAMESPACES$")
+        self.assertRegex(lines[0], r"^DIGEST +SIZE +STATE +IDLE +NAMESPACES +WHY$")
         self.assertEqual([line.split()[0] for line in lines[1:]], sorted(used))
         self.assertRegex(lines[1], r"^sha256:\w{64} +[\d.]+ (B|KiB|MiB)  referenced +(now|\d+ s) ")
 
