@@ -44,7 +44,8 @@ class Documents(unittest.TestCase):
                 self.assertRegex(part, rf"(?m)^\.It Ic (.* )?{re.escape(key)}( ,.*)? : .*{re.escape(default)}")
 
     def test_documents_name_only_verbs_that_exist(self):
-        for name in ("README.md", "docs/man/cairnd.8", "docs/man/cairnctl.1", "docs/man/cairn.yaml.5"):
+        for name in ("README.md", "docs/operations.md", "docs/man/cairnd.8", "docs/man/cairnctl.1",
+                     "docs/man/cairn.yaml.5"):
             text = (TOP / name).read_text()
             for verb in re.findall(r"(?:sudo |`|Dq )cairnctl (?:--json )?([a-z][a-z-]+)", text):
                 self.assertIn(verb, VERBS, name)
@@ -90,7 +91,9 @@ class Tools(E2E):
                          {digest: "cached" for digest in kept})
         self.assertEqual({o["digest"] for o in self.cairnctl.json("ls", "--state", "referenced")}, used)
         self.assertEqual(self.cairnctl.ok("ls", "--damaged"), "")
-        sizes = {f[0]: int(f[1]) for f in self.cairnctl.fields("ls")}
+        lines = self.cairnctl.fields("ls")
+        self.assertEqual({len(f) for f in lines}, {10})  # new fields come after those that scripts cut
+        sizes = {f[0]: int(f[1]) for f in lines}
         for digest in used | kept:
             self.assertEqual(sizes[digest], w.cairnd.blob_path(digest).stat().st_size)
         code, text = self.cairnctl.terminal("ls", "--state=referenced")
