@@ -78,4 +78,8 @@ struct cairn_listing *cairn_listing_new(void); /* with one reference, empty */
 struct cairn_listing *cairn_listing_ref(struct cairn_listing *listing);
 void cairn_listing_unref(struct cairn_listing *listing); /* NULL is fine */
 
+/* Parts of a listing that is being made, or of none. */
+void cairn_listed_images_free(struct cairn_listed_image *images, size_t n);
+void cairn_listed_lease_fini(struct cairn_listed_lease *lease);
+
 #endif

@@ -8,89 +8,6 @@
 #define WALK_BATCH 64
 #define MISSING_LOG_MAX 20 /* lines of one reconciliation */
 
-/* ---- sets -------------------------------------------------------------------------------------*/
-
-static size_t key_bytes(int alg_index)
-{
-	return cairn_alg_bytes(alg_index == 0 ? CAIRN_SHA256 : CAIRN_SHA512);
-}
-
-static int alg_index(const struct cairn_digest *digest)
-{
-	return digest->alg == CAIRN_SHA256 ? 0 : 1;
-}
-
-size_t cairn_digest_set_size(const struct cairn_digest_set *set)
-{
-	return set->by_alg[0].n + set->by_alg[1].n;
-}
-
-enum cairn_code cairn_digest_set_add(struct cairn_digest_set *set,
-				     const struct cairn_digest *digest, struct cairn_err *err)
-{
-	int i = alg_index(digest);
-	struct cairn_digest_keys *k = &set->by_alg[i];
-	size_t width = key_bytes(i);
-	if (cairn_digest_set_size(set) >= CAIRN_RECORDS_MAX) {
-		return cairn_err_set(err, CAIRN_RESOURCE_EXHAUSTED, "more than %u records",
-				     CAIRN_RECORDS_MAX);
-	}
-	if (k->n == k->cap) {
-		k->cap = k->cap == 0 ? 64 : 2 * k->cap;
-		k->keys = realloc(k->keys, k->cap * width);
-		if (k->keys == NULL) abort();
-	}
-	memcpy(k->keys + k->n++ * width, digest->bytes, width);
-	return CAIRN_OK;
-}
-
-static int compare256(const void *a, const void *b)
-{
-	return memcmp(a, b, 32);
-}
-
-static int compare512(const void *a, const void *b)
-{
-	return memcmp(a, b, 64);
-}
-
-typedef int compare_fn(const void *a, const void *b);
-static compare_fn *const compare[2] = {compare256, compare512};
-
-void cairn_digest_set_sort(struct cairn_digest_set *set)
-{
-	for (int i = 0; i < 2; i++) {
-		struct cairn_digest_keys *k = &set->by_alg[i];
-		size_t width = key_bytes(i), n = 0;
-		if (k->n == 0) continue;
-		qsort(k->keys, k->n, width, compare[i]);
-		for (size_t j = 0; j < k->n; j++) {
-			const uint8_t *key = k->keys + j * width;
-			if (n > 0 && memcmp(k->keys + (n - 1) * width, key, width) == 0) continue;
-			memmove(k->keys + n++ * width, key, width);
-		}
-		k->n = n;
-		uint8_t *fit = realloc(k->keys, n * width); /* it is kept for long */
-		if (fit != NULL) k->keys = fit;
-		k->cap = n;
-	}
-}
-
-bool cairn_digest_set_has(const struct cairn_digest_set *set, const struct cairn_digest *digest)
-{
-	int i = alg_index(digest);
-	const struct cairn_digest_keys *k = &set->by_alg[i];
-	return k->n > 0 && bsearch(digest->bytes, k->keys, k->n, key_bytes(i), compare[i]) != NULL;
-}
-
-void cairn_digest_set_fini(struct cairn_digest_set *set)
-{
-	for (int i = 0; i < 2; i++) free(set->by_alg[i].keys);
-	*set = (struct cairn_digest_set){0};
-}
-
-/* ---- reconciliation ---------------------------------------------------------------------------*/
-
 static void log_blob(enum cairn_log_level level, const char *event,
 		     const struct cairn_digest *digest, const char *why)
 {
@@ -136,8 +53,8 @@ static void check_all_recorded(struct cairn_cache *cache, const struct cairn_dig
 	uint64_t logged = 0;
 	for (int i = 0; i < 2; i++) {
 		const struct cairn_digest_keys *k = &recorded->by_alg[i];
-		size_t width = key_bytes(i);
 		struct cairn_digest digest = {.alg = i == 0 ? CAIRN_SHA256 : CAIRN_SHA512};
+		size_t width = cairn_alg_bytes(digest.alg);
 		for (size_t j = 0; j < k->n; j++) {
 			memcpy(digest.bytes, k->keys + j * width, width);
 			check_recorded(cache, &digest, known, &logged, ret);

@@ -5,37 +5,10 @@
 #ifndef CAIRN_PLUGIN_RECONCILE_H
 #define CAIRN_PLUGIN_RECONCILE_H
 
-#include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 #include "cache/cache.h"
-
-#define CAIRN_RECORDS_MAX (1u << 22) /* digests of one listing */
-
-/* Digests, compact: sha256 costs 32 bytes each. Starts zeroed. Add, then sort, then ask. */
-struct cairn_digest_set {
-	struct cairn_digest_keys {
-		uint8_t *keys;
-		size_t n, cap;
-	} by_alg[2];
-};
-
-/* Errors: RESOURCE_EXHAUSTED (CAIRN_RECORDS_MAX). */
-CAIRN_CHECKED enum cairn_code cairn_digest_set_add(struct cairn_digest_set *set,
-						   const struct cairn_digest *digest,
-						   struct cairn_err *err);
-void cairn_digest_set_sort(struct cairn_digest_set *set); /* and make each unique */
-bool cairn_digest_set_has(const struct cairn_digest_set *set, const struct cairn_digest *digest);
-size_t cairn_digest_set_size(const struct cairn_digest_set *set);
-void cairn_digest_set_fini(struct cairn_digest_set *set);
-
-/* One complete listing: all that is recorded in any namespace at some moment after begun. */
-struct cairn_listing {
-	int64_t begun_boot_ns, begun_real_ns;
-	bool client; /* it is of the containerd that uses us: only then may it release */
-	struct cairn_digest_set recorded; /* sorted */
-};
+#include "plugin/listing.h"
 
 struct cairn_reconciled {
 	uint64_t missing;		     /* recorded, and not here or damaged */

@@ -41,13 +41,6 @@ struct cairn_runtime {
 	bool complained;		    /* likewise: that containerd is away */
 };
 
-static void listing_free(struct cairn_listing *listing)
-{
-	if (listing == NULL) return;
-	cairn_digest_set_fini(&listing->recorded);
-	free(listing);
-}
-
 /* ---- is the containerd that we ask the one that uses us? --------------------------------------*/
 
 /* The process that listens at the address; 0: nobody, or not visible from here. */
@@ -77,15 +70,15 @@ static bool has_connected_locked(const struct cairn_runtime *rt, pid_t pid)
 }
 
 /* Proved once, it stays so until another process listens there: the ring may forget. */
-static bool is_client(struct cairn_runtime *rt)
+static enum cairn_listing_client look_at_client(struct cairn_runtime *rt)
 {
 	pid_t pid = listener_pid(rt->status.address);
-	if (pid <= 0) return false;
+	if (pid <= 0) return CAIRN_CLIENT_UNKNOWN;
 	pthread_mutex_lock(&rt->mu);
 	if (has_connected_locked(rt, pid)) rt->client = pid;
-	bool is = rt->client == pid;
+	bool ours = rt->client == pid;
 	pthread_mutex_unlock(&rt->mu);
-	return is;
+	return ours ? CAIRN_CLIENT_OURS : CAIRN_CLIENT_OTHER;
 }
 
 /* cairnctl connects too: only a containerd that had not been met before is news. */
@@ -96,7 +89,7 @@ static bool client_came(struct cairn_runtime *rt)
 	rt->connected = false;
 	pid_t before = rt->client;
 	pthread_mutex_unlock(&rt->mu);
-	return look && is_client(rt) && rt->client != before;
+	return look && look_at_client(rt) == CAIRN_CLIENT_OURS && rt->client != before;
 }
 
 void cairn_runtime_connected(struct cairn_runtime *rt, pid_t pid)
@@ -140,7 +133,7 @@ static void note_success(struct cairn_runtime *rt, struct cairn_listing *now,
 	bool news = !st->reachable || result->promoted > 0 || result->released > 0 ||
 		    result->missing != st->missing;
 	st->reachable = true;
-	st->client = now->client;
+	st->client = now->client == CAIRN_CLIENT_OURS;
 	st->error[0] = '\0';
 	st->last_listing_ns = now->begun_real_ns;
 	st->listings++;
@@ -151,30 +144,33 @@ static void note_success(struct cairn_runtime *rt, struct cairn_listing *now,
 	struct cairn_listing *old = rt->last;
 	rt->last = now;
 	pthread_mutex_unlock(&rt->mu);
-	listing_free(old);
+	cairn_listing_unref(old);
 	rt->complained = false;
 	cairn_log(news ? CAIRN_LOG_INFO : CAIRN_LOG_DEBUG, "containerd_listed",
 		  CAIRN_NUM("recorded", cairn_digest_set_size(&now->recorded)),
-		  CAIRN_NUM("is_client", now->client), CAIRN_NUM("missing", result->missing),
-		  CAIRN_NUM("promoted", result->promoted), CAIRN_NUM("released", result->released));
+		  CAIRN_NUM("is_client", now->client == CAIRN_CLIENT_OURS),
+		  CAIRN_NUM("missing", result->missing), CAIRN_NUM("promoted", result->promoted),
+		  CAIRN_NUM("released", result->released));
 }
 
 static bool list_once(struct cairn_runtime *rt)
 {
 	struct cairn_err err;
-	struct cairn_listing *now = calloc(1, sizeof(*now));
-	if (now == NULL) abort();
+	struct cairn_listing *now = cairn_listing_new();
 	now->begun_boot_ns = cairn_boot_ns(rt->clock);
 	now->begun_real_ns = cairn_real_ns(rt->clock);
-	now->client = is_client(rt);
+	now->client = look_at_client(rt);
 	if (cairn_lister_list(&rt->lister, &now->recorded, &err) != CAIRN_OK) {
 		note_failure(rt, &err);
-		listing_free(now);
+		cairn_listing_unref(now);
 		return false;
 	}
 	struct cairn_reconciled result;
 	const struct cairn_listing *before = rt->last;
-	if (before != NULL && !(before->client && now->client)) before = NULL;
+	if (before != NULL &&
+	    (before->client != CAIRN_CLIENT_OURS || now->client != CAIRN_CLIENT_OURS)) {
+		before = NULL;
+	}
 	cairn_reconcile(rt->cache, before, now, &rt->missing, &result);
 	cairn_digest_set_fini(&rt->missing);
 	rt->missing = result.missing_set;
@@ -245,7 +241,7 @@ static void init_sync(struct cairn_runtime *rt)
 static void destroy(struct cairn_runtime *rt)
 {
 	cairn_channel_free(rt->lister.channel);
-	listing_free(rt->last);
+	cairn_listing_unref(rt->last);
 	cairn_digest_set_fini(&rt->missing);
 	pthread_cond_destroy(&rt->wake);
 	pthread_mutex_destroy(&rt->lister.mu);
