@@ -5,23 +5,34 @@
 #include "base/own.h"
 #include "cache/cache.h"
 
-/* Parse the kinds of MakeRefKey and what must follow them. */
-static void parse_want(const char *client, struct cairn_digest *ret)
+/* The kinds of MakeRefKey, and what must follow them. */
+static void parse_want(struct cairn_ref *ret)
 {
 	static const char *const kinds[] = {
 		"index-", "manifest-", "layer-", "config-", "attestation-", "unknown-",
 	};
 	const char *rest = NULL;
+	bool manifest = false;
 	for (size_t i = 0; i < CAIRN_LEN(kinds) && rest == NULL; i++) {
 		size_t n = strlen(kinds[i]);
-		if (strncmp(client, kinds[i], n) == 0) rest = client + n;
+		if (strncmp(ret->client, kinds[i], n) != 0) continue;
+		rest = ret->client + n;
+		manifest = i < 2;
 	}
 	if (rest == NULL) return;
 	const char *at = strrchr(rest, '@'); /* a digest has none, a name may */
 	if (at != NULL) rest = at + 1;
 	struct cairn_err ignored;
 	struct cairn_digest digest;
-	if (cairn_digest_parse(rest, strlen(rest), &digest, &ignored) == CAIRN_OK) *ret = digest;
+	if (cairn_digest_parse(rest, strlen(rest), &digest, &ignored) != CAIRN_OK) return;
+	ret->want = digest;
+	ret->manifest = manifest;
+}
+
+void cairn_ref_parse_client(const char *client, struct cairn_ref *ret)
+{
+	*ret = (struct cairn_ref){.client = client};
+	parse_want(ret);
 }
 
 void cairn_ref_parse(const char *ref, struct cairn_ref *ret)
@@ -36,7 +47,7 @@ void cairn_ref_parse(const char *ref, struct cairn_ref *ret)
 			ret->owner_len = (size_t)(first - ref);
 		}
 	}
-	parse_want(ret->client, &ret->want);
+	parse_want(ret);
 }
 
 /* The length of the well-formed sequence at s, by the table of RFC 3629 section 4; 0: ill-formed.

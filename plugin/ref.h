@@ -19,10 +19,14 @@ struct cairn_ref {
 	size_t owner_len;
 	const char *client;	  /* what the client chose; terminated with the ref */
 	struct cairn_digest want; /* the digest the client ref stands for; alg 0: none */
+	bool manifest;		  /* ... and that is a manifest or an index */
 };
 
 /* Never fails: whatever has no such shape is a client ref without a namespace. ret borrows ref. */
 void cairn_ref_parse(const char *ref, struct cairn_ref *ret);
+
+/* The same of a client ref alone, as leases name their ingests: a slash is part of it. */
+void cairn_ref_parse_client(const char *client, struct cairn_ref *ret);
 
 /* Go clients refuse a whole message for one string that is not UTF-8, and containerd's GC reads
  * refs and labels back from us: what is not UTF-8 must not be stored. Spec: RFC 3629. */

@@ -80,6 +80,39 @@ static void parse__wants_a_digest_only_of_a_pulls_ref(void **state)
 	for (size_t i = 0; i < CAIRN_LEN(others); i++) check(others[i], NULL, others[i], false);
 }
 
+static void parse__knows_what_names_further_content(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *ref;
+		bool manifest;
+	} refs[] = {
+		{"ns/1/index-" DIGEST, true},	{"ns/1/manifest-a/b/c:d@" DIGEST, true},
+		{"ns/1/config-" DIGEST, false}, {"ns/1/layer-" DIGEST, false},
+		{"ns/1/manifest-x", false},	{"ns/1/manifests-" DIGEST, false},
+	};
+	for (size_t i = 0; i < CAIRN_LEN(refs); i++) {
+		struct cairn_ref r;
+		cairn_ref_parse(refs[i].ref, &r);
+		if (r.manifest != refs[i].manifest) fail_msg("%s: %d", refs[i].ref, r.manifest);
+	}
+}
+
+static void parse_client__has_no_namespace(void **state)
+{
+	(void)state;
+	struct cairn_ref r;
+	cairn_ref_parse_client("manifest-reg.example/team/app:v1@" DIGEST, &r);
+	assert_null(r.owner);
+	assert_true(r.manifest);
+	assert_int_equal(r.want.alg, CAIRN_SHA256);
+	cairn_ref_parse_client("a/b/layer-" DIGEST, &r);
+	assert_null(r.owner);
+	assert_int_equal(r.want.alg, 0);
+	cairn_ref_parse_client("", &r);
+	assert_int_equal(r.want.alg, 0);
+}
+
 static void parse__ignores_a_namespace_too_long_to_be_one(void **state)
 {
 	(void)state;
@@ -113,6 +146,8 @@ int main(void)
 		cmocka_unit_test(parse__splits_at_the_first_two_slashes),
 		cmocka_unit_test(parse__takes_what_has_no_such_shape_as_it_is),
 		cmocka_unit_test(parse__wants_a_digest_only_of_a_pulls_ref),
+		cmocka_unit_test(parse__knows_what_names_further_content),
+		cmocka_unit_test(parse_client__has_no_namespace),
 		cmocka_unit_test(parse__ignores_a_namespace_too_long_to_be_one),
 		cmocka_unit_test(utf8__is_told_from_what_is_not),
 	};
