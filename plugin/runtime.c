@@ -156,15 +156,13 @@ static void note_success(struct cairn_runtime *rt, struct cairn_listing *now,
 static bool list_once(struct cairn_runtime *rt)
 {
 	struct cairn_err err;
-	struct cairn_listing *now = cairn_listing_new();
-	now->begun_boot_ns = cairn_boot_ns(rt->clock);
-	now->begun_real_ns = cairn_real_ns(rt->clock);
-	now->client = look_at_client(rt);
-	if (cairn_lister_list(&rt->lister, &now->recorded, &err) != CAIRN_OK) {
+	struct cairn_listing *now = NULL;
+	enum cairn_listing_client client = look_at_client(rt);
+	if (cairn_lister_list(&rt->lister, rt->clock, &now, &err) != CAIRN_OK) {
 		note_failure(rt, &err);
-		cairn_listing_unref(now);
 		return false;
 	}
+	now->client = client;
 	struct cairn_reconciled result;
 	const struct cairn_listing *before = rt->last;
 	if (before != NULL &&

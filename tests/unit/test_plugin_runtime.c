@@ -1,133 +1,9 @@
 /* The view of containerd: the reconciliation on its own, and the thread against a Namespaces and a
  * Content service that play containerd. */
-#include "support/content_fixture.h"
+#include "support/containerd_fixture.h"
 
-#include <pthread.h>
-
-#include "namespaces.pb-c.h"
+#include "plugin/listing.h"
 #include "plugin/reconcile.h"
-
-/* ---- playing containerd -----------------------------------------------------------------------*/
-
-struct fake {
-	pthread_mutex_t mu;
-	struct record {
-		const char *ns;
-		struct cairn_digest digest;
-	} records[64];	      /* guarded by mu */
-	size_t n_records;     /* guarded by mu */
-	const char *appears;  /* guarded by mu: a namespace that the second question shows */
-	const char *broken;   /* guarded by mu: a namespace whose Content.List fails */
-	int namespaces_asked; /* guarded by mu */
-	_Atomic int contents_asked;
-	_Atomic bool hang; /* Content.List does not answer */
-	struct cairn_rpc_server *server;
-	char socket[112];
-};
-
-static enum cairn_code fake_namespaces(void *arg, struct cairn_call *call, const void *request,
-				       void *response, struct cairn_err *err)
-{
-	(void)request;
-	(void)err;
-	struct fake *f = arg;
-	Containerd__Services__Namespaces__V1__ListNamespacesResponse *resp = response;
-	resp->namespaces = cairn_call_alloc(call, 70 * sizeof(resp->namespaces[0]));
-	pthread_mutex_lock(&f->mu);
-	f->namespaces_asked++;
-	for (size_t i = 0; i <= f->n_records; i++) {
-		bool extra = i == f->n_records;
-		if (extra && (f->appears == NULL || f->namespaces_asked % 2 == 1)) continue;
-		Containerd__Services__Namespaces__V1__Namespace *ns =
-			cairn_call_alloc(call, sizeof(*ns));
-		containerd__services__namespaces__v1__namespace__init(ns);
-		ns->name = cairn_call_strdup(call, extra ? f->appears : f->records[i].ns);
-		bool twice = false;
-		for (size_t k = 0; k < resp->n_namespaces; k++) {
-			twice |= strcmp(resp->namespaces[k]->name, ns->name) == 0;
-		}
-		if (!twice) resp->namespaces[resp->n_namespaces++] = ns;
-	}
-	pthread_mutex_unlock(&f->mu);
-	return CAIRN_OK;
-}
-
-static enum cairn_code fake_content(void *arg, struct cairn_call *call, const void *request,
-				    struct cairn_err *err)
-{
-	(void)request;
-	struct fake *f = arg;
-	const char *ns = cairn_call_header(call, "containerd-namespace");
-	f->contents_asked++;
-	if (ns == NULL) return cairn_err_set(err, CAIRN_FAILED_PRECONDITION, "namespace required");
-	while (f->hang) {
-		enum cairn_wake w = cairn_call_wait(call, 20);
-		if (w == CAIRN_WAKE_GONE || w == CAIRN_WAKE_DRAIN) return CAIRN_OK;
-	}
-	pthread_mutex_lock(&f->mu);
-	bool broken = f->broken != NULL && strcmp(f->broken, ns) == 0;
-	struct record copy[64];
-	size_t n = f->n_records;
-	memcpy(copy, f->records, sizeof(copy));
-	pthread_mutex_unlock(&f->mu);
-	if (broken) return cairn_err_set(err, CAIRN_INTERNAL, "this one is broken");
-	for (size_t i = 0; i < n; i++) {
-		char digest[CAIRN_DIGEST_STR];
-		Containerd__Services__Content__V1__Info info =
-			CONTAINERD__SERVICES__CONTENT__V1__INFO__INIT;
-		Containerd__Services__Content__V1__Info *list[1] = {&info};
-		Containerd__Services__Content__V1__ListContentResponse resp =
-			CONTAINERD__SERVICES__CONTENT__V1__LIST_CONTENT_RESPONSE__INIT;
-		if (strcmp(copy[i].ns, ns) != 0) continue;
-		cairn_digest_format(&copy[i].digest, digest);
-		info.digest = digest;
-		info.size = 5;
-		resp.info = list;
-		resp.n_info = 1;
-		enum cairn_code rc = cairn_call_send(call, &resp.base, err);
-		if (rc) return rc;
-	}
-	return CAIRN_OK;
-}
-
-static const struct cairn_method fake_methods[] = {
-	{.path = "/containerd.services.namespaces.v1.Namespaces/List",
-	 .request = &containerd__services__namespaces__v1__list_namespaces_request__descriptor,
-	 .response = &containerd__services__namespaces__v1__list_namespaces_response__descriptor,
-	 .unary = fake_namespaces},
-	{.path = METHOD("List"),
-	 .request = TYPE_OF(list_content_request),
-	 .server_stream = fake_content},
-};
-
-static void fake_start(struct fake *f, struct node *n)
-{
-	OK(cairn_rpc_server_new(n->rpc, &f->server, &node_err));
-	cairn_rpc_server_add(f->server, fake_methods, CAIRN_LEN(fake_methods), f);
-	OK(cairn_rpc_server_listen_unix(f->server, f->socket, &node_err));
-	OK(cairn_rpc_server_start(f->server, &node_err));
-}
-
-static void fake_stop(struct fake *f)
-{
-	if (f->server == NULL) return;
-	cairn_rpc_server_drain(f->server, 5000);
-	cairn_rpc_server_free(cairn_steal(&f->server));
-}
-
-static void fake_record(struct fake *f, const char *ns, const struct cairn_digest *digest)
-{
-	pthread_mutex_lock(&f->mu);
-	f->records[f->n_records++] = (struct record){ns, *digest};
-	pthread_mutex_unlock(&f->mu);
-}
-
-static void fake_forget(struct fake *f)
-{
-	pthread_mutex_lock(&f->mu);
-	f->n_records = 0;
-	pthread_mutex_unlock(&f->mu);
-}
 
 /* ---- a node with a view -----------------------------------------------------------------------*/
 
@@ -141,8 +17,7 @@ static int setup(void **state)
 {
 	struct world *w = calloc(1, sizeof(*w));
 	w->n = node_new(true, false);
-	pthread_mutex_init(&w->fake.mu, NULL);
-	snprintf(w->fake.socket, sizeof(w->fake.socket), "%s/containerd.sock", w->n->dir);
+	fake_init(&w->fake, w->n);
 	*state = w;
 	return 0;
 }
@@ -215,26 +90,6 @@ static int state_of(struct world *w, const struct cairn_digest *digest)
 	int s = info.state;
 	cairn_blob_info_fini(&info);
 	return s;
-}
-
-static void set__is_sorted_unique_and_found(void **state)
-{
-	(void)state;
-	struct cairn_digest_set set = {0};
-	struct cairn_digest d[300];
-	for (unsigned i = 0; i < 300; i++) {
-		d[i] = digest_of(&i, sizeof(i), i % 3 == 0 ? CAIRN_SHA512 : CAIRN_SHA256);
-		OK(cairn_digest_set_add(&set, &d[i], &node_err));
-		if (i % 2 == 0) OK(cairn_digest_set_add(&set, &d[i], &node_err));
-	}
-	cairn_digest_set_sort(&set);
-	assert_int_equal(cairn_digest_set_size(&set), 300);
-	for (unsigned i = 0; i < 300; i++) assert_true(cairn_digest_set_has(&set, &d[i]));
-	unsigned other = 1000;
-	struct cairn_digest no = digest_of(&other, sizeof(other), CAIRN_SHA256);
-	assert_false(cairn_digest_set_has(&set, &no));
-	cairn_digest_set_fini(&set);
-	assert_false(cairn_digest_set_has(&set, &no));
 }
 
 static struct cairn_listing listing_at(struct node *n, const struct cairn_digest *list,
@@ -402,12 +257,13 @@ static void view__counts_only_complete_listings(void **state)
 	assert_non_null(strstr(view_status(w).error, "namespace new appeared"));
 	pthread_mutex_lock(&w->fake.mu);
 	w->fake.appears = NULL;
-	w->fake.broken = "k8s.io";
+	w->fake.broken = ASK_CONTENT;
+	w->fake.broken_ns = "k8s.io";
 	pthread_mutex_unlock(&w->fake.mu);
 	UNTIL(strstr(view_status(w).error, "this one is broken") != NULL);
 	assert_int_equal(view_status(w).listings, 0);
 	pthread_mutex_lock(&w->fake.mu);
-	w->fake.broken = NULL;
+	w->fake.broken = ASK_NONE;
 	pthread_mutex_unlock(&w->fake.mu);
 	UNTIL(view_status(w).listings >= 1);
 	assert_int_equal(view_status(w).recorded, 2);
@@ -419,9 +275,9 @@ static void view__stops_at_once_while_containerd_hangs(void **state)
 	struct cairn_digest one = put(w, 1);
 	fake_record(&w->fake, "default", &one);
 	fake_start(&w->fake, w->n);
-	w->fake.hang = true;
+	w->fake.hang = ASK_CONTENT;
 	view_start(w, 3600000);
-	UNTIL(w->fake.contents_asked >= 1);
+	UNTIL(w->fake.asked[ASK_CONTENT] >= 1);
 	int64_t before = cairn_boot_ns(&cairn_clock_system);
 	cairn_runtime_stop(cairn_steal(&w->rt));
 	assert_true(cairn_boot_ns(&cairn_clock_system) - before < 3 * CAIRN_NS_PER_S);
@@ -448,7 +304,6 @@ static void view__with_nobody_to_ask_is_quiet(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(set__is_sorted_unique_and_found),
 		TEST(reconcile__promotes_counts_missing_and_releases_late),
 		TEST(reconcile__keeps_what_either_listing_has_or_info_promised),
 		TEST(view__waits_for_containerd_and_lists_it),
