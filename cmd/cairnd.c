@@ -166,6 +166,7 @@ static void add_services(struct daemon *d)
 {
 	d->content = (struct cairn_content_service){
 		.cache = d->cache,
+		.runtime = d->runtime,
 		.prefill = d->config.containerd.prefill,
 		.owners_only = d->config.containerd.sharing_by_namespace,
 	};

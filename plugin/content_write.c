@@ -25,6 +25,7 @@ struct session {
 	struct cairn_content_service *service;
 	struct cairn_ingest *ing; /* a reference that outlives the close */
 	bool closed;
+	bool manifest;	  /* the ref is that of a manifest or an index */
 	bool unconfirmed; /* told offset == total of a blob that nobody has looked at since */
 	uint64_t total;	  /* what the client said last; 0: nothing */
 	struct cairn_digest expected; /* likewise; alg 0: nothing */
@@ -76,6 +77,7 @@ static enum cairn_code open_ingest(struct session *s, struct cairn_call *call,
 		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT, "the ref is not valid UTF-8");
 	}
 	cairn_ref_parse(s->ref, &ref);
+	s->manifest = ref.manifest;
 	if (ref.owner != NULL) memcpy(owner, ref.owner, ref.owner_len);
 	struct cairn_ingest_spec spec = {
 		.ref = s->ref,
@@ -226,6 +228,16 @@ static enum cairn_code reply(struct session *s, struct cairn_call *call, struct 
 	return cairn_call_send(call, &resp.base, err);
 }
 
+/* What a pull commits of this kind leads to an image record. AlreadyExists is a success, too:
+ * containerd records the blob for one more namespace. */
+static void announce_image(const struct session *s, enum cairn_code rc)
+{
+	if (!s->manifest || s->service->runtime == NULL) return;
+	if (rc == CAIRN_OK || rc == CAIRN_ALREADY_EXISTS) {
+		cairn_runtime_expect_images(s->service->runtime);
+	}
+}
+
 /* One message, but for its answer. opening: the stream's first. */
 static enum cairn_code act(struct session *s, struct cairn_call *call, bool opening,
 			   struct cairn_err *err)
@@ -243,6 +255,7 @@ static enum cairn_code act(struct session *s, struct cairn_call *call, bool open
 	if (in->action != CAIRN_WRITE_COMMIT) cairn_ingest_expect(s->ing, in->total, &in->expected);
 	if (in->action != CAIRN_WRITE_STAT || (s->unconfirmed && !opening)) {
 		enum cairn_code rc = run_job(s, call, err);
+		if (in->action == CAIRN_WRITE_COMMIT) announce_image(s, rc);
 		if (rc) return rc;
 	}
 	if (in->action == CAIRN_WRITE_COMMIT) return CAIRN_OK; /* st is what the commit left */

@@ -22,8 +22,11 @@
 
 /* ---- containerd.services.content.v1.Content ---------------------------------------------------*/
 
+struct cairn_runtime;
+
 struct cairn_content_service {
 	struct cairn_cache *cache;
+	struct cairn_runtime *runtime; /* told when an image may come (expect_images); or NULL */
 	bool prefill;	  /* answer the opening STAT of a blob that is here with offset == total */
 	bool owners_only; /* ... only for the namespaces that committed it */
 };
@@ -32,8 +35,6 @@ void cairn_content_service_add(struct cairn_rpc_server *server,
 			       struct cairn_content_service *service);
 
 /* ---- cairn.v1.Cairn (plugin/cairn_service.c) --------------------------------------------------*/
-
-struct cairn_runtime;
 
 struct cairn_admin_service {
 	struct cairn_cache *cache;
@@ -61,11 +62,17 @@ void cairn_health_service_add(struct cairn_rpc_server *server,
 			      struct cairn_health_service *service);
 
 /* ---- the view of containerd -------------------------------------------------------------------
- * A thread that lists what containerd records (Namespaces, then Content of each) at start, every
- * interval, and on request, and reconciles the store with it: what is recorded and held is
- * referenced; what is recorded and not held is an alarm; what two complete listings lack is
- * released. It only reads, and never runs inside a handler. containerd may be away, and come and
- * go: then nothing is released. */
+ * A thread that lists what containerd records (content, images, leases, containers, of every
+ * namespace) at start, every interval, and on request, and reconciles the store with it: what is
+ * recorded and held is referenced; what is recorded and not held is an alarm; what two complete
+ * listings lack is released. It only reads, and never runs inside a handler. containerd may be
+ * away, and come and go: then nothing is released. */
+
+struct cairn_listing;	   /* plugin/listing.h */
+struct cairn_listed_image; /* likewise */
+
+/* The images of containerd, on the view's thread, with no lock held; borrowed for the call. */
+typedef void cairn_runtime_images_fn(void *arg, const struct cairn_listed_image *images, size_t n);
 
 struct cairn_runtime_opts {
 	struct cairn_rpc *rpc;
@@ -74,6 +81,12 @@ struct cairn_runtime_opts {
 	const char *address;		 /* containerd's socket; "": nobody to ask */
 	int64_t interval_ms;		 /* between listings */
 	int64_t retry_ms;		 /* until the first success; 0: 3 s */
+	int64_t images_ms;		 /* between looks for an expected image; 0: 15 s */
+
+	/* Called with what each complete listing, and each look for expected images, has found; it
+	 * is through before the listing counts as done. NULL: nobody. */
+	cairn_runtime_images_fn *on_images;
+	void *on_images_arg;
 };
 
 /* Copies what it needs of opts. */
@@ -81,7 +94,8 @@ CAIRN_CHECKED enum cairn_code cairn_runtime_start(const struct cairn_runtime_opt
 						  struct cairn_runtime **ret,
 						  struct cairn_err *err);
 
-/* Cancels a running listing and joins the thread. NULL is fine. */
+/* Cancels a running listing, joins the thread, and waits until those that wait in
+ * cairn_runtime_refresh have left. NULL is fine. */
 void cairn_runtime_stop(struct cairn_runtime *rt);
 
 struct cairn_runtime_status {
@@ -91,7 +105,8 @@ struct cairn_runtime_status {
 	uint64_t listings, failures; /* since start */
 	uint64_t recorded;	     /* distinct digests in the last complete listing */
 	uint64_t missing;	     /* of these, not held here, or damaged */
-	uint64_t promoted, released; /* blobs whose state a listing changed, since start */
+	uint64_t images, leases, containers; /* in the last complete listing */
+	uint64_t promoted, released;	     /* blobs whose state a listing changed, since start */
 	bool client;	 /* the containerd that was listed last is the one that uses us */
 	char error[512]; /* why the last listing failed; "": it did not */
 };
@@ -111,6 +126,23 @@ void cairn_runtime_connected(struct cairn_runtime *rt, pid_t pid);
 
 /* List soon; returns at once. Threads: any. */
 void cairn_runtime_request(struct cairn_runtime *rt);
+
+/* Have containerd listed, and the store reconciled with it, by a listing that begins after this
+ * call, and wait for that. *ret is it, or a later one: a reference (cairn_listing_unref).
+ * Blocks; threads: any number, but no handler's polling thread.
+ * Errors: FAILED_PRECONDITION (nobody to ask), the listing's own (it is not waited for the retry),
+ * DEADLINE_EXCEEDED, CANCELLED (stop). */
+CAIRN_CHECKED enum cairn_code cairn_runtime_refresh(struct cairn_runtime *rt, int64_t timeout_ms,
+						    struct cairn_listing **ret,
+						    struct cairn_err *err);
+
+/* A reference to the last complete listing, or NULL. Threads: any; never blocks. */
+struct cairn_listing *cairn_runtime_last(struct cairn_runtime *rt);
+
+/* A manifest or an index was committed: containerd is about to make or move an image record, some
+ * time later, after it has unpacked. For ten minutes the thread looks for images every images_ms,
+ * which is cheap, and tells on_images. Never blocks. Threads: any. */
+void cairn_runtime_expect_images(struct cairn_runtime *rt);
 
 /* The channel to containerd, for more questions; NULL when there is nobody to ask. Borrowed until
  * the stop. Threads: any. */

@@ -1,7 +1,11 @@
 /* The view of containerd: when to list, and what is known from it.
  *
  * One thread. It never runs inside a handler, and containerd may be away for as long as it likes:
- * cairnd starts before it. mu guards what others read; it is never held while asking. */
+ * cairnd starts before it. mu guards what others read; it is never held while asking.
+ *
+ * Who wants a listing that begins after he asked takes a ticket, a number that counts up. A listing
+ * notes the newest ticket before it begins, and serves that and all before it; so one that runs
+ * already serves nobody who comes now. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -18,19 +22,31 @@
 #include "plugin/runtime_list.h"
 
 #define RETRY_MS 3000
+#define IMAGES_MS 15000
+#define WAIT_MAX_MS 86400000 /* so that it can be counted in nanoseconds */
+#define IMAGES_EXPECTED_NS (600 * CAIRN_NS_PER_S)
 #define CLIENTS_MAX 64 /* processes whose connection is remembered */
 
 struct cairn_runtime {
 	struct cairn_cache *cache;
 	const struct cairn_clock *clock;
-	int64_t interval_ms, retry_ms;
+	int64_t interval_ms, retry_ms, images_ms;
+	cairn_runtime_images_fn *on_images;
+	void *on_images_arg;
 	struct cairn_lister lister;
 	pthread_t thread;
 	bool started;
 
 	pthread_mutex_t mu;
-	pthread_cond_t wake;
-	bool stop, requested;		    /* guarded by mu */
+	pthread_cond_t wake;	      /* the thread waits for something to do */
+	pthread_cond_t served;	      /* others wait for a listing; the stop, for them */
+	bool stop, requested;	      /* guarded by mu */
+	uint64_t tickets;	      /* guarded by mu: given out so far */
+	uint64_t tried, listed;	      /* guarded by mu: served by any listing, by a good one */
+	struct cairn_err why;	      /* guarded by mu: of the last one that failed */
+	unsigned waiters;	      /* guarded by mu */
+	int64_t images_until_boot_ns; /* guarded by mu: images are expected; 0: none */
+	int64_t images_at_ns;	      /* guarded by mu: then, when to look (monotonic) */
 	struct cairn_runtime_status status; /* guarded by mu */
 	struct cairn_listing *last;	    /* guarded by mu; replaced by the thread only */
 	pid_t clients[CLIENTS_MAX];	    /* guarded by mu: who connected lately, a ring */
@@ -40,6 +56,14 @@ struct cairn_runtime {
 	struct cairn_digest_set missing;    /* the thread's own */
 	bool complained;		    /* likewise: that containerd is away */
 };
+
+/* What the condition variables count in. */
+static int64_t now_ns(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * CAIRN_NS_PER_S + now.tv_nsec;
+}
 
 /* ---- is the containerd that we ask the one that uses us? --------------------------------------*/
 
@@ -105,12 +129,15 @@ void cairn_runtime_connected(struct cairn_runtime *rt, pid_t pid)
 
 /* ---- one listing ------------------------------------------------------------------------------*/
 
-static void note_failure(struct cairn_runtime *rt, const struct cairn_err *err)
+static void note_failure(struct cairn_runtime *rt, uint64_t serves, const struct cairn_err *err)
 {
 	pthread_mutex_lock(&rt->mu);
 	rt->status.reachable = false;
 	rt->status.failures++;
 	snprintf(rt->status.error, sizeof(rt->status.error), "%s", err->msg);
+	rt->tried = serves;
+	rt->why = *err;
+	pthread_cond_broadcast(&rt->served);
 	bool stop = rt->stop;
 	pthread_mutex_unlock(&rt->mu);
 	/* It is tried again and again; once is enough to say so. At first its absence is in order:
@@ -125,7 +152,20 @@ static void note_failure(struct cairn_runtime *rt, const struct cairn_err *err)
 	rt->complained = true;
 }
 
-static void note_success(struct cairn_runtime *rt, struct cairn_listing *now,
+static void log_listed(bool news, const struct cairn_listing *now,
+		       const struct cairn_reconciled *result)
+{
+	cairn_log(news ? CAIRN_LOG_INFO : CAIRN_LOG_DEBUG, "containerd_listed",
+		  CAIRN_NUM("recorded", cairn_digest_set_size(&now->recorded)),
+		  CAIRN_NUM("images", now->n_images), CAIRN_NUM("leases", now->n_leases),
+		  CAIRN_NUM("containers", now->n_containers),
+		  CAIRN_NUM("is_client", now->client == CAIRN_CLIENT_OURS),
+		  CAIRN_NUM("missing", result->missing), CAIRN_NUM("promoted", result->promoted),
+		  CAIRN_NUM("released", result->released));
+}
+
+/* now is rt's from here on. */
+static void note_success(struct cairn_runtime *rt, uint64_t serves, struct cairn_listing *now,
 			 const struct cairn_reconciled *result)
 {
 	pthread_mutex_lock(&rt->mu);
@@ -138,28 +178,39 @@ static void note_success(struct cairn_runtime *rt, struct cairn_listing *now,
 	st->last_listing_ns = now->begun_real_ns;
 	st->listings++;
 	st->recorded = cairn_digest_set_size(&now->recorded);
+	st->images = now->n_images;
+	st->leases = now->n_leases;
+	st->containers = now->n_containers;
 	st->missing = result->missing;
 	st->promoted += result->promoted;
 	st->released += result->released;
 	struct cairn_listing *old = rt->last;
 	rt->last = now;
+	rt->tried = rt->listed = serves;
+	rt->images_at_ns = now_ns() + rt->images_ms * CAIRN_NS_PER_MS; /* seen just now */
+	pthread_cond_broadcast(&rt->served);
 	pthread_mutex_unlock(&rt->mu);
 	cairn_listing_unref(old);
 	rt->complained = false;
-	cairn_log(news ? CAIRN_LOG_INFO : CAIRN_LOG_DEBUG, "containerd_listed",
-		  CAIRN_NUM("recorded", cairn_digest_set_size(&now->recorded)),
-		  CAIRN_NUM("is_client", now->client == CAIRN_CLIENT_OURS),
-		  CAIRN_NUM("missing", result->missing), CAIRN_NUM("promoted", result->promoted),
-		  CAIRN_NUM("released", result->released));
+	log_listed(news, now, result);
+}
+
+static void tell_images(struct cairn_runtime *rt, const struct cairn_listing *listing)
+{
+	if (rt->on_images == NULL) return;
+	rt->on_images(rt->on_images_arg, listing->images, listing->n_images);
 }
 
 static bool list_once(struct cairn_runtime *rt)
 {
 	struct cairn_err err;
 	struct cairn_listing *now = NULL;
+	pthread_mutex_lock(&rt->mu);
+	uint64_t serves = rt->tickets;
+	pthread_mutex_unlock(&rt->mu);
 	enum cairn_listing_client client = look_at_client(rt);
 	if (cairn_lister_list(&rt->lister, rt->clock, &now, &err) != CAIRN_OK) {
-		note_failure(rt, &err);
+		note_failure(rt, serves, &err);
 		return false;
 	}
 	now->client = client;
@@ -172,57 +223,97 @@ static bool list_once(struct cairn_runtime *rt)
 	cairn_reconcile(rt->cache, before, now, &rt->missing, &result);
 	cairn_digest_set_fini(&rt->missing);
 	rt->missing = result.missing_set;
-	note_success(rt, now, &result);
+	tell_images(rt, now); /* before those who wait for the listing decide anything by it */
+	note_success(rt, serves, now, &result);
 	return true;
+}
+
+/* A look at the images only. Whether containerd is there is the full listing's to say. */
+static void look_for_images(struct cairn_runtime *rt)
+{
+	struct cairn_err err;
+	struct cairn_listing *seen = NULL;
+	if (cairn_lister_list_images(&rt->lister, rt->clock, &seen, &err) == CAIRN_OK) {
+		tell_images(rt, seen);
+		cairn_log(CAIRN_LOG_DEBUG, "images_listed", CAIRN_NUM("images", seen->n_images));
+		cairn_listing_unref(seen);
+	} else {
+		cairn_log(CAIRN_LOG_DEBUG, "images_not_listed",
+			  CAIRN_STR("code", cairn_code_name(err.code)), CAIRN_ERRF(&err));
+	}
+	pthread_mutex_lock(&rt->mu);
+	rt->images_at_ns = now_ns() + rt->images_ms * CAIRN_NS_PER_MS;
+	pthread_mutex_unlock(&rt->mu);
 }
 
 /* ---- the thread -------------------------------------------------------------------------------*/
 
-/* Returns false when it is time to stop. */
-static bool wait_for_turn(struct cairn_runtime *rt, int64_t ms)
+enum turn { TURN_STOP, TURN_LIST, TURN_IMAGES };
+
+/* When to look for images; INT64_MAX: none are expected. */
+static int64_t images_due_locked(struct cairn_runtime *rt)
 {
-	struct timespec until;
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += ms / 1000;
-	until.tv_nsec += (ms % 1000) * CAIRN_NS_PER_MS;
-	if (until.tv_nsec >= CAIRN_NS_PER_S) {
-		until.tv_sec++;
-		until.tv_nsec -= CAIRN_NS_PER_S;
+	if (rt->images_until_boot_ns == 0) return INT64_MAX;
+	if (cairn_boot_ns(rt->clock) >= rt->images_until_boot_ns) {
+		rt->images_until_boot_ns = 0;
+		return INT64_MAX;
 	}
-	pthread_mutex_lock(&rt->mu);
-	int rc = 0;
-	while (!rt->stop && !rt->requested && rc != ETIMEDOUT) {
+	return rt->images_at_ns;
+}
+
+/* What to do next; a listing at list_at_ns at the latest. */
+static enum turn next_turn_locked(struct cairn_runtime *rt, int64_t list_at_ns)
+{
+	for (;;) {
+		int64_t images_at_ns = images_due_locked(rt), now = now_ns();
+		if (rt->stop) return TURN_STOP;
+		if (rt->requested || now >= list_at_ns) return TURN_LIST;
+		if (now >= images_at_ns) return TURN_IMAGES;
 		if (rt->connected) {
 			pthread_mutex_unlock(&rt->mu);
 			bool came = client_came(rt);
 			pthread_mutex_lock(&rt->mu);
-			if (came) break;
+			if (came) return rt->stop ? TURN_STOP : TURN_LIST;
 			continue;
 		}
-		rc = pthread_cond_timedwait(&rt->wake, &rt->mu, &until);
+		int64_t until = list_at_ns < images_at_ns ? list_at_ns : images_at_ns;
+		struct timespec at = {.tv_sec = until / CAIRN_NS_PER_S,
+				      .tv_nsec = until % CAIRN_NS_PER_S};
+		(void)pthread_cond_timedwait(&rt->wake, &rt->mu, &at);
 	}
-	rt->requested = false;
-	bool go_on = !rt->stop;
+}
+
+static enum turn wait_for_turn(struct cairn_runtime *rt, int64_t list_at_ns)
+{
+	pthread_mutex_lock(&rt->mu);
+	enum turn turn = next_turn_locked(rt, list_at_ns);
+	if (turn == TURN_LIST) rt->requested = false;
 	pthread_mutex_unlock(&rt->mu);
-	return go_on;
+	return turn;
 }
 
 static void *run(void *arg)
 {
 	struct cairn_runtime *rt = arg;
-	int64_t pause = 0, retry = rt->retry_ms;
-	while (wait_for_turn(rt, pause)) {
-		if (list_once(rt)) {
-			pause = rt->interval_ms;
-			retry = rt->retry_ms;
+	int64_t list_at_ns = 0, retry = rt->retry_ms;
+	for (;;) {
+		enum turn turn = wait_for_turn(rt, list_at_ns);
+		if (turn == TURN_STOP) return NULL;
+		if (turn == TURN_IMAGES) {
+			look_for_images(rt);
 			continue;
 		}
-		/* Until the first success, soon again; later, ever later. */
-		pause = retry < rt->interval_ms ? retry : rt->interval_ms;
-		if (rt->last != NULL) retry = 2 * retry;
-		if (retry > rt->interval_ms) retry = rt->interval_ms;
+		int64_t pause = rt->interval_ms;
+		if (list_once(rt)) {
+			retry = rt->retry_ms;
+		} else {
+			/* Until the first success, soon again; later, ever later. */
+			if (retry < pause) pause = retry;
+			if (rt->last != NULL) retry = 2 * retry;
+			if (retry > rt->interval_ms) retry = rt->interval_ms;
+		}
+		list_at_ns = now_ns() + pause * CAIRN_NS_PER_MS;
 	}
-	return NULL;
 }
 
 static void init_sync(struct cairn_runtime *rt)
@@ -233,6 +324,7 @@ static void init_sync(struct cairn_runtime *rt)
 	pthread_mutex_init(&rt->mu, NULL);
 	pthread_mutex_init(&rt->lister.mu, NULL);
 	pthread_cond_init(&rt->wake, &attr);
+	pthread_cond_init(&rt->served, &attr);
 	pthread_condattr_destroy(&attr);
 }
 
@@ -241,6 +333,7 @@ static void destroy(struct cairn_runtime *rt)
 	cairn_channel_free(rt->lister.channel);
 	cairn_listing_unref(rt->last);
 	cairn_digest_set_fini(&rt->missing);
+	pthread_cond_destroy(&rt->served);
 	pthread_cond_destroy(&rt->wake);
 	pthread_mutex_destroy(&rt->lister.mu);
 	pthread_mutex_destroy(&rt->mu);
@@ -270,6 +363,9 @@ enum cairn_code cairn_runtime_start(const struct cairn_runtime_opts *opts,
 	rt->clock = opts->clock != NULL ? opts->clock : &cairn_clock_system;
 	rt->interval_ms = opts->interval_ms;
 	rt->retry_ms = opts->retry_ms > 0 ? opts->retry_ms : RETRY_MS;
+	rt->images_ms = opts->images_ms > 0 ? opts->images_ms : IMAGES_MS;
+	rt->on_images = opts->on_images;
+	rt->on_images_arg = opts->on_images_arg;
 	enum cairn_code rc = CAIRN_OK;
 	if (strlen(opts->address) >= sizeof(rt->status.address)) {
 		rc = cairn_err_set(err, CAIRN_INVALID_ARGUMENT, "%.100s...: too long for a socket",
@@ -292,11 +388,15 @@ void cairn_runtime_stop(struct cairn_runtime *rt)
 	pthread_mutex_lock(&rt->mu);
 	rt->stop = true;
 	pthread_cond_broadcast(&rt->wake);
+	pthread_cond_broadcast(&rt->served);
 	pthread_mutex_unlock(&rt->mu);
 	if (rt->started) {
 		cairn_lister_cancel(&rt->lister);
 		pthread_join(rt->thread, NULL);
 	}
+	pthread_mutex_lock(&rt->mu);
+	while (rt->waiters > 0) pthread_cond_wait(&rt->served, &rt->mu);
+	pthread_mutex_unlock(&rt->mu);
 	destroy(rt);
 }
 
@@ -324,6 +424,68 @@ void cairn_runtime_request(struct cairn_runtime *rt)
 	pthread_mutex_lock(&rt->mu);
 	rt->requested = true;
 	pthread_cond_broadcast(&rt->wake);
+	pthread_mutex_unlock(&rt->mu);
+}
+
+/* A good listing that serves the ticket counts even if a later one has failed. */
+static enum cairn_code await_locked(struct cairn_runtime *rt, uint64_t ticket, int64_t timeout_ms,
+				    struct cairn_err *err)
+{
+	if (timeout_ms > WAIT_MAX_MS) timeout_ms = WAIT_MAX_MS;
+	int64_t until = now_ns() + timeout_ms * CAIRN_NS_PER_MS;
+	struct timespec at = {.tv_sec = until / CAIRN_NS_PER_S, .tv_nsec = until % CAIRN_NS_PER_S};
+	for (int rc = 0;; rc = pthread_cond_timedwait(&rt->served, &rt->mu, &at)) {
+		if (rt->listed >= ticket) return CAIRN_OK;
+		if (rt->stop) return cairn_err_set(err, CAIRN_CANCELLED, "cairnd is stopping");
+		if (rt->tried >= ticket) {
+			*err = rt->why;
+			return err->code;
+		}
+		if (rc == ETIMEDOUT) {
+			return cairn_err_set(err, CAIRN_DEADLINE_EXCEEDED,
+					     "containerd was not listed within %lld ms",
+					     (long long)timeout_ms);
+		}
+	}
+}
+
+enum cairn_code cairn_runtime_refresh(struct cairn_runtime *rt, int64_t timeout_ms,
+				      struct cairn_listing **ret, struct cairn_err *err)
+{
+	if (!rt->started) {
+		return cairn_err_set(err, CAIRN_FAILED_PRECONDITION,
+				     "containerd.address is empty: there is nobody to ask");
+	}
+	pthread_mutex_lock(&rt->mu);
+	rt->waiters++;
+	uint64_t ticket = ++rt->tickets;
+	rt->requested = true;
+	pthread_cond_broadcast(&rt->wake);
+	enum cairn_code rc = await_locked(rt, ticket, timeout_ms, err);
+	if (rc == CAIRN_OK) *ret = cairn_listing_ref(rt->last);
+	if (--rt->waiters == 0 && rt->stop) pthread_cond_broadcast(&rt->served);
+	pthread_mutex_unlock(&rt->mu);
+	return rc;
+}
+
+struct cairn_listing *cairn_runtime_last(struct cairn_runtime *rt)
+{
+	pthread_mutex_lock(&rt->mu);
+	struct cairn_listing *last = rt->last != NULL ? cairn_listing_ref(rt->last) : NULL;
+	pthread_mutex_unlock(&rt->mu);
+	return last;
+}
+
+void cairn_runtime_expect_images(struct cairn_runtime *rt)
+{
+	int64_t boot_ns = cairn_boot_ns(rt->clock);
+	pthread_mutex_lock(&rt->mu);
+	bool news = rt->images_until_boot_ns <= boot_ns;
+	rt->images_until_boot_ns = boot_ns + IMAGES_EXPECTED_NS;
+	if (news) {
+		rt->images_at_ns = now_ns() + rt->images_ms * CAIRN_NS_PER_MS;
+		pthread_cond_broadcast(&rt->wake);
+	}
 	pthread_mutex_unlock(&rt->mu);
 }
 

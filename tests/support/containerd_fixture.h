@@ -41,14 +41,15 @@ struct fake {
 	char texts[128][160];	   /* guarded by mu */
 	size_t n_texts;		   /* guarded by mu */
 	const char *appears;	   /* guarded by mu: a namespace that every second question shows */
-	int broken;		   /* guarded by mu: a method that fails, or ASK_NONE */
-	const char *broken_ns;	   /* guarded by mu: there only; NULL: everywhere */
-	int junk;		   /* guarded by mu: a method that answers with junk_text */
-	const char *junk_bytes;	   /* guarded by mu: after the tag of field 1, length and all */
-	size_t junk_len;	   /* guarded by mu */
-	int silent;		   /* guarded by mu: a method that sends no message */
-	fake_hook_fn *hook;	   /* set before the start: called when an answer was made up */
-	void *arg;		   /* the hook's */
+	_Atomic int broken;	   /* a method that fails, or ASK_NONE */
+	_Atomic int junk;	   /* a method that answers with junk_bytes, or ASK_NONE */
+	_Atomic int silent;	   /* a method that sends no message, or ASK_NONE */
+	/* Set while nobody asks: */
+	const char *broken_ns;	/* only there is it broken; NULL: everywhere */
+	const char *junk_bytes; /* after the tag of field 1, length and all */
+	size_t junk_len;
+	fake_hook_fn *hook; /* called when an answer was made up, before it is sent */
+	void *arg;	    /* the hook's */
 	_Atomic int asked[ASK_N];
 	_Atomic int hang; /* a method that does not answer, or ASK_NONE */
 	struct cairn_rpc_server *server;
@@ -59,7 +60,9 @@ static inline void fake_init(struct fake *f, const struct node *n)
 {
 	memset(f, 0, sizeof(*f));
 	pthread_mutex_init(&f->mu, NULL);
-	f->broken = f->junk = f->silent = ASK_NONE;
+	f->broken = ASK_NONE;
+	f->junk = ASK_NONE;
+	f->silent = ASK_NONE;
 	f->hang = ASK_NONE;
 	snprintf(f->socket, sizeof(f->socket), "%s/containerd.sock", n->dir);
 }

@@ -342,4 +342,24 @@ static inline enum cairn_code read_blob(struct node *n, const char *digest, int6
 	return cairn_call_finish(call, &node_err);
 }
 
+/* A referenced blob. */
+static inline struct cairn_digest put(struct node *n, unsigned seed)
+{
+	uint8_t data[100];
+	char ref[64];
+	fill_bytes(data, sizeof(data), seed);
+	snprintf(ref, sizeof(ref), "ns/1/ref-%u", seed);
+	OK(put_blob(n, ref, data, sizeof(data)));
+	return digest_of(data, sizeof(data), CAIRN_SHA256);
+}
+
+static inline int state_of(struct node *n, const struct cairn_digest *digest)
+{
+	struct cairn_blob_info info;
+	if (cairn_cache_info(n->cache, digest, &info, &node_err) != CAIRN_OK) return 0;
+	int s = info.state;
+	cairn_blob_info_fini(&info);
+	return s;
+}
+
 #endif
