@@ -73,10 +73,9 @@ bool cairn_log_parse_level(const char *name, enum cairn_log_level *ret)
 	return false;
 }
 
-void cairn_log_emit(enum cairn_log_level level, const char *event, const struct cairn_field *fields,
-		    size_t n)
+bool cairn_log_emit_to(int fd, enum cairn_log_level level, const char *event,
+		       const struct cairn_field *fields, size_t n)
 {
-	if (level < cairn_log_level()) return;
 	struct line l = {.len = 0};
 	put(&l, "lvl=", 4);
 	put(&l, level_names[level], strlen(level_names[level]));
@@ -95,6 +94,12 @@ void cairn_log_emit(enum cairn_log_level level, const char *event, const struct 
 		}
 	}
 	l.buf[l.len++] = '\n'; /* put() keeps one byte free */
-	ssize_t done = write(STDERR_FILENO, l.buf, l.len);
-	(void)done; /* nowhere left to report it */
+	return write(fd, l.buf, l.len) == (ssize_t)l.len;
+}
+
+void cairn_log_emit(enum cairn_log_level level, const char *event, const struct cairn_field *fields,
+		    size_t n)
+{
+	if (level < cairn_log_level()) return;
+	(void)!cairn_log_emit_to(STDERR_FILENO, level, event, fields, n); /* nobody left to tell */
 }

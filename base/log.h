@@ -34,6 +34,10 @@ CAIRN_CHECKED bool cairn_log_parse_level(const char *name, enum cairn_log_level 
 void cairn_log_emit(enum cairn_log_level level, const char *event, const struct cairn_field *fields,
 		    size_t n);
 
+/* The same line into another file, whatever the level. Returns false if it could not be written. */
+bool cairn_log_emit_to(int fd, enum cairn_log_level level, const char *event,
+		       const struct cairn_field *fields, size_t n);
+
 /* cairn_log(CAIRN_LOG_INFO, "ready", CAIRN_STR("listen", path), CAIRN_NUM("blobs", n)) */
 #define cairn_log(level, event, ...)                                                               \
 	cairn_log_emit((level), (event), (const struct cairn_field[]){__VA_ARGS__},                \

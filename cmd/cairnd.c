@@ -31,6 +31,7 @@ struct daemon {
 	struct cairn_cache *cache;
 	struct cairn_rpc *rpc;
 	struct cairn_runtime *runtime;
+	struct cairn_gc *gc;
 	struct cairn_rpc_server *server;
 	struct cairn_http *http;
 	struct cairn_content_service content;
@@ -52,7 +53,8 @@ static const char usage[] =
 	"  --version        print the version and exit\n"
 	"  --help           print this and exit\n"
 	"\n"
-	"SIGTERM and SIGINT end it in good order within the configured `drain`.\n";
+	"SIGTERM and SIGINT end it in good order within the configured `drain`; SIGHUP\n"
+	"opens the file of `gc.log` anew.\n";
 
 /* ---- configuration ----------------------------------------------------------------------------*/
 
@@ -157,9 +159,35 @@ static enum cairn_code start_runtime(struct daemon *d, struct cairn_err *err)
 		.rpc = d->rpc,
 		.cache = d->cache,
 		.address = d->config.containerd.address,
-		.interval_ms = d->config.gc.interval,
+		/* Each pass of garbage collection has it listed: so this is for when there is none.
+		 */
+		.interval_ms = 2 * d->config.gc.interval,
+		.on_images = cairn_gc_on_images,
+		.on_images_arg = d->cache,
 	};
 	return cairn_runtime_start(&opts, &d->runtime, err);
+}
+
+static struct cairn_gc_mark mark(const struct cairn_config_amount *amount)
+{
+	return (struct cairn_gc_mark){amount->is_percent, amount->value};
+}
+
+static enum cairn_code start_gc(struct daemon *d, struct cairn_err *err)
+{
+	struct cairn_gc_opts opts = {
+		.cache = d->cache,
+		.runtime = d->runtime,
+		.rules = {.keep_ns = d->config.gc.keep_storage * CAIRN_NS_PER_MS,
+			  .marks = {.high = mark(&d->config.gc.high_watermark),
+				    .low = mark(&d->config.gc.low_watermark),
+				    .min_free = mark(&d->config.gc.min_free)},
+			  .keep_versions = d->config.gc.keep_versions,
+			  .keep_versions_ns = d->config.gc.keep_versions_for * CAIRN_NS_PER_MS},
+		.interval_ms = d->config.gc.interval,
+		.log = d->config.gc.log,
+	};
+	return cairn_gc_start(&opts, &d->gc, err);
 }
 
 static void add_services(struct daemon *d)
@@ -167,12 +195,14 @@ static void add_services(struct daemon *d)
 	d->content = (struct cairn_content_service){
 		.cache = d->cache,
 		.runtime = d->runtime,
+		.gc = d->gc,
 		.prefill = d->config.containerd.prefill,
 		.owners_only = d->config.containerd.sharing_by_namespace,
 	};
 	d->admin = (struct cairn_admin_service){
 		.cache = d->cache,
 		.runtime = d->runtime,
+		.gc = d->gc,
 		.clock = &cairn_clock_system,
 		.version = CAIRN_VERSION,
 		.state_dir = d->config.state_dir,
@@ -197,6 +227,7 @@ static enum cairn_code start_http(struct daemon *d, struct cairn_err *err)
 		.cache = d->cache,
 		.server = d->server,
 		.runtime = d->runtime,
+		.gc = d->gc,
 		.health = &d->health,
 		.version = CAIRN_VERSION,
 		.started_ns = d->started_ns,
@@ -209,6 +240,7 @@ static enum cairn_code start(struct daemon *d, struct cairn_err *err)
 	enum cairn_code rc = open_store(d, err);
 	if (rc == CAIRN_OK) rc = cairn_rpc_new(&(struct cairn_rpc_opts){0}, &d->rpc, err);
 	if (rc == CAIRN_OK) rc = start_runtime(d, err);
+	if (rc == CAIRN_OK) rc = start_gc(d, err);
 	if (rc == CAIRN_OK) rc = cairn_rpc_server_new(d->rpc, &d->server, err);
 	if (rc == CAIRN_OK) add_services(d);
 	if (rc == CAIRN_OK) cairn_rpc_server_on_connect(d->server, client_connected, d->runtime);
@@ -226,12 +258,15 @@ static enum cairn_code start(struct daemon *d, struct cairn_err *err)
 static void stop(struct daemon *d)
 {
 	atomic_store(&d->health.serving, false);
+	/* Who waits for containerd, a pass of garbage collection, is not waited for. */
+	if (d->runtime != NULL) cairn_runtime_cancel(d->runtime);
 	if (d->serving) {
 		size_t cut = cairn_rpc_server_drain(d->server, d->config.drain);
 		cairn_log(cut > 0 ? CAIRN_LOG_WARN : CAIRN_LOG_INFO, "drained",
 			  CAIRN_NUM("cancelled_calls", cut));
 	}
 	cairn_http_stop(d->http);
+	cairn_gc_stop(d->gc);
 	cairn_runtime_stop(d->runtime);
 	cairn_rpc_server_free(d->server);
 	cairn_rpc_free(d->rpc);
@@ -253,13 +288,14 @@ static void log_ready(const struct daemon *d)
 }
 
 /* Until it is time to stop. */
-static void serve(const sigset_t *signals)
+static void serve(const struct daemon *d, const sigset_t *signals)
 {
 	for (;;) {
 		int sig = 0;
 		if (sigwait(signals, &sig) != 0) continue;
 		cairn_log(CAIRN_LOG_INFO, "signal", CAIRN_STR("name", sigabbrev_np(sig)));
-		if (sig != SIGHUP) return; /* nothing is read again on SIGHUP in this version */
+		if (sig != SIGHUP) return;
+		cairn_gc_reopen_log(d->gc); /* nothing else is read again in this version */
 	}
 }
 
@@ -285,7 +321,7 @@ static int run(const char *config_path)
 		log_ready(&d);
 		cairn_notify("READY=1");
 		cairn_trim_startup();
-		serve(&signals);
+		serve(&d, &signals);
 		cairn_notify("STOPPING=1");
 	} else {
 		cairn_log(CAIRN_LOG_ERROR, "start_failed",

@@ -63,14 +63,14 @@ static const struct key keys[] = {
 	 AT(containerd.sharing_by_namespace), false},
 	{"gc.interval", TYPE_DURATION, "15m", "1s to 24h", MS_S, 24 * MS_H, AT(gc.interval), false},
 	{"gc.keep_storage", TYPE_DURATION, "24h", "0s to 87600h", 0, 87600 * MS_H,
-	 AT(gc.keep_storage), true},
-	{"gc.high_watermark", TYPE_AMOUNT, "80%", ANY_AMOUNT, 0, 0, AT(gc.high_watermark), true},
-	{"gc.low_watermark", TYPE_AMOUNT, "70%", ANY_AMOUNT, 0, 0, AT(gc.low_watermark), true},
-	{"gc.min_free", TYPE_AMOUNT, "10%", ANY_AMOUNT, 0, 0, AT(gc.min_free), true},
-	{"gc.keep_versions", TYPE_INT, "2", "0 to 1000", 0, 1000, AT(gc.keep_versions), true},
+	 AT(gc.keep_storage), false},
+	{"gc.high_watermark", TYPE_AMOUNT, "80%", ANY_AMOUNT, 0, 0, AT(gc.high_watermark), false},
+	{"gc.low_watermark", TYPE_AMOUNT, "70%", ANY_AMOUNT, 0, 0, AT(gc.low_watermark), false},
+	{"gc.min_free", TYPE_AMOUNT, "10%", ANY_AMOUNT, 0, 0, AT(gc.min_free), false},
+	{"gc.keep_versions", TYPE_INT, "2", "0 to 1000", 0, 1000, AT(gc.keep_versions), false},
 	{"gc.keep_versions_for", TYPE_DURATION, "168h", "0s to 87600h", 0, 87600 * MS_H,
-	 AT(gc.keep_versions_for), true},
-	{"gc.log", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(gc.log), true},
+	 AT(gc.keep_versions_for), false},
+	{"gc.log", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(gc.log), false},
 	{"p2p.listen", TYPE_HOST_OR_NONE, "", NULL, 0, 300, AT(p2p.listen), true},
 	{"p2p.advertise", TYPE_HOST_OR_NONE, "", NULL, 0, 300, AT(p2p.advertise), true},
 	{"p2p.tls.ca", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.tls.ca), true},
@@ -477,15 +477,31 @@ static void note_without_effect(struct cairn_config *config)
 }
 
 /* What one key alone cannot tell. */
-static enum cairn_code check_whole(struct reader *r)
+static enum cairn_code check_marks(struct reader *r)
 {
 	const struct cairn_config_amount *high = &r->config->gc.high_watermark;
 	const struct cairn_config_amount *low = &r->config->gc.low_watermark;
-	if (high->is_percent == low->is_percent && low->value > high->value) {
+	const struct cairn_config_amount *min_free = &r->config->gc.min_free;
+	if (high->is_percent != low->is_percent) {
+		return cairn_err_set(r->err, CAIRN_INVALID_ARGUMENT,
+				     "%s: gc.high_watermark is %s and gc.low_watermark is %s; "
+				     "allowed: both shares such as 80%%, or both sizes such as "
+				     "200GiB (set both)",
+				     r->name, high->is_percent ? "a share" : "a size",
+				     low->is_percent ? "a share" : "a size");
+	}
+	if (low->value > high->value) {
 		return cairn_err_set(r->err, CAIRN_INVALID_ARGUMENT,
 				     "%s: gc.low_watermark is above gc.high_watermark; allowed: "
 				     "at most as much",
 				     r->name);
+	}
+	if (high->is_percent && min_free->is_percent && min_free->value > 100 - high->value) {
+		return cairn_err_set(r->err, CAIRN_INVALID_ARGUMENT,
+				     "%s: gc.min_free is %d%%, but with gc.high_watermark at "
+				     "%d%% that is never kept free; allowed: at most %d%%",
+				     r->name, (int)min_free->value, (int)high->value,
+				     (int)(100 - high->value));
 	}
 	return CAIRN_OK;
 }
@@ -510,7 +526,7 @@ enum cairn_code cairn_config_parse(const char *name, const char *text, size_t le
 			     ? read_section(&r, root, "")
 			     : bad_value(&r, root, "the file", "a map of keys");
 	}
-	if (rc == CAIRN_OK) rc = check_whole(&r);
+	if (rc == CAIRN_OK) rc = check_marks(&r);
 	cairn_tree_free(root);
 	if (rc) {
 		cairn_config_fini(&config);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "plugin/explain.h"
+#include "plugin/gc.h"
 #include "plugin/message.h"
 
 #define BATCH 100 /* blobs in one message of ListBlobs */
@@ -49,6 +50,7 @@ static enum cairn_code status(void *arg, struct cairn_call *call, const void *re
 	response->disk_total_bytes = (int64_t)stats.disk_total_bytes;
 	response->disk_free_bytes = (int64_t)stats.disk_free_bytes;
 	status_of_runtime(service, call, response);
+	response->gc = cairn_service_gc_status(service, call);
 	return CAIRN_OK;
 }
 
@@ -62,6 +64,7 @@ struct batch {
 	Cairn__Wire__Timestamp times[BATCH][2];
 	char digests[BATCH][CAIRN_DIGEST_STR];
 	Cairn__V1__ListBlobsResponse response;
+	struct cairn_gc_pass pass; /* what garbage collection would decide */
 };
 
 static void set_time(Cairn__Wire__Timestamp *ts, int64_t ns)
@@ -92,6 +95,11 @@ static void set_blob(struct batch *b, size_t i)
 	while (info->owners != NULL && info->owners[blob->n_namespaces] != NULL) {
 		blob->n_namespaces++;
 	}
+	const struct cairn_gc_decision *d = cairn_gc_pass_find(&b->pass, &info->digest);
+	if (d == NULL) return; /* it came since */
+	blob->why = (char *)(uintptr_t)cairn_gc_why_name(d->why);
+	blob->what = (char *)(uintptr_t)d->what;
+	blob->evict = cairn_gc_evicts(d->why);
 }
 
 static enum cairn_code send_batch(struct cairn_call *call, struct batch *b, size_t n,
@@ -110,13 +118,29 @@ static enum cairn_code send_batch(struct cairn_call *call, struct batch *b, size
 	return rc;
 }
 
+static enum cairn_code send_all(struct cairn_admin_service *service, struct cairn_call *call,
+				struct batch *b, enum cairn_blob_state state, bool damaged_only,
+				struct cairn_err *err)
+{
+	struct cairn_digest after = {0};
+	for (size_t n;
+	     (n = cairn_cache_next(service->cache, &after, state, b->infos, BATCH)) > 0;) {
+		after = b->infos[n - 1].digest;
+		enum cairn_code rc = send_batch(call, b, n, damaged_only, err);
+		if (rc) return rc;
+		if (cairn_call_gone(call)) {
+			return cairn_err_set(err, CAIRN_CANCELLED, "cancelled by the client");
+		}
+	}
+	return CAIRN_OK;
+}
+
 static enum cairn_code list_blobs(void *arg, struct cairn_call *call, const void *req,
 				  struct cairn_err *err)
 {
 	struct cairn_admin_service *service = arg;
 	const Cairn__V1__ListBlobsRequest *request = req;
 	struct batch *b = cairn_call_alloc(call, sizeof(*b));
-	struct cairn_digest after = {0};
 	enum cairn_blob_state state;
 	switch (request->state) {
 	case CAIRN__V1__BLOB_STATE__UNKNOWN_STATE:
@@ -132,16 +156,11 @@ static enum cairn_code list_blobs(void *arg, struct cairn_call *call, const void
 		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT, "no blob state has number %d",
 				     (int)request->state);
 	}
-	for (size_t n;
-	     (n = cairn_cache_next(service->cache, &after, state, b->infos, BATCH)) > 0;) {
-		after = b->infos[n - 1].digest;
-		enum cairn_code rc = send_batch(call, b, n, request->damaged_only, err);
-		if (rc) return rc;
-		if (cairn_call_gone(call)) {
-			return cairn_err_set(err, CAIRN_CANCELLED, "cancelled by the client");
-		}
-	}
-	return CAIRN_OK;
+	cairn_call_offload(call);
+	cairn_gc_look(service->gc, &b->pass);
+	enum cairn_code rc = send_all(service, call, b, state, request->damaged_only, err);
+	cairn_gc_pass_fini(&b->pass);
+	return rc;
 }
 
 static enum cairn_code explain(void *arg, struct cairn_call *call, const void *request, void *ret,
@@ -157,6 +176,16 @@ static const struct cairn_method methods[] = {
 	 .response = &cairn__v1__status_response__descriptor, .unary = status},
 	{METHOD("ListBlobs"), .request = &cairn__v1__list_blobs_request__descriptor,
 	 .server_stream = list_blobs},
+	{METHOD("ListVersions"), .request = &cairn__v1__list_versions_request__descriptor,
+	 .server_stream = cairn_service_versions},
+	{METHOD("CollectGarbage"), .request = &cairn__v1__collect_garbage_request__descriptor,
+	 .server_stream = cairn_service_collect},
+	{METHOD("Prune"), .request = &cairn__v1__prune_request__descriptor,
+	 .server_stream = cairn_service_prune},
+	{METHOD("Pin"), .request = &cairn__v1__pin_request__descriptor,
+	 .response = &cairn__v1__pin_response__descriptor, .unary = cairn_service_pin},
+	{METHOD("Unpin"), .request = &cairn__v1__unpin_request__descriptor,
+	 .response = &cairn__v1__unpin_response__descriptor, .unary = cairn_service_unpin},
 	{METHOD("Explain"), .request = &cairn__v1__explain_request__descriptor,
 	 .response = &cairn__v1__explain_response__descriptor, .unary = explain},
 	{METHOD("Verify"), .request = &cairn__v1__verify_request__descriptor,

@@ -1,12 +1,17 @@
-/* The handlers of cairn.v1.Cairn that are long jobs (plugin/cairn_service_jobs.c). */
+/* The handlers of cairn.v1.Cairn that are long jobs (plugin/cairn_service_jobs.c), and those of
+ * garbage collection (plugin/cairn_service_gc.c, plugin/cairn_service_keep.c). */
 #ifndef CAIRN_PLUGIN_CAIRN_SERVICE_H
 #define CAIRN_PLUGIN_CAIRN_SERVICE_H
 
+#include "cache/history.h"
 #include "cairn.pb-c.h"
 #include "plugin/plugin.h"
 
 #define CAIRN_VERIFY_DIGESTS_MAX 10000 /* named in one call */
 #define CAIRN_VERIFY_CALLS_MAX 4       /* at once */
+#define CAIRN_GC_CALLS_MAX 2	       /* at once: one runs, one waits */
+#define CAIRN_PRUNE_KEEP_MAX 1000
+#define CAIRN_PIN_SECONDS_MAX (INT64_C(3650) * 24 * 3600)
 
 enum cairn_code cairn_service_verify(void *service, struct cairn_call *call, const void *request,
 				     struct cairn_err *err);
@@ -14,5 +19,23 @@ enum cairn_code cairn_service_import(void *service, struct cairn_call *call, con
 				     struct cairn_err *err);
 enum cairn_code cairn_service_export(void *service, struct cairn_call *call, const void *request,
 				     struct cairn_err *err);
+
+enum cairn_code cairn_service_collect(void *service, struct cairn_call *call, const void *request,
+				      struct cairn_err *err);
+enum cairn_code cairn_service_prune(void *service, struct cairn_call *call, const void *request,
+				    struct cairn_err *err);
+enum cairn_code cairn_service_versions(void *service, struct cairn_call *call, const void *request,
+				       struct cairn_err *err);
+cairn_unary_fn cairn_service_pin, cairn_service_unpin;
+
+/* The state of garbage collection as a message, in the call's memory. Asks the disk. */
+Cairn__V1__Gc *cairn_service_gc_status(struct cairn_admin_service *service,
+				       struct cairn_call *call);
+
+/* The image name that text means: as it is, if the history has it; else in full, with the default
+ * registry and tag. Errors: INVALID_ARGUMENT (it is no reference). */
+CAIRN_CHECKED enum cairn_code cairn_service_name(struct cairn_cache *cache, const char *text,
+						 char ret[static CAIRN_NAME_MAX + 1],
+						 struct cairn_err *err);
 
 #endif

@@ -163,24 +163,6 @@ static enum cairn_code tell_verify(void *arg, const struct cairn_job_counts *cou
 	return send_verify(arg, counts, findings, n, false, err);
 }
 
-/* Run the job to its end, telling its progress. Afterwards *ret_counts is final. */
-static enum cairn_code run_job(struct cairn_call *call, cairn_job_fn *work, void *arg,
-			       cairn_job_tell_fn *tell, struct cairn_job_counts *ret_counts,
-			       struct cairn_err *err)
-{
-	struct cairn_job *job = cairn_call_alloc(call, sizeof(*job));
-	struct cairn_err job_err;
-	enum cairn_code told = cairn_job_start(job, call, work, arg, err);
-	if (told) return told;
-	told = cairn_job_tell(job, call, tell, arg, err);
-	cairn_call_offload(call); /* the end may take as long as a flush */
-	enum cairn_code worked = cairn_job_end(job, &job_err);
-	*ret_counts = job->counts;
-	if (told) return told;
-	if (worked) *err = job_err;
-	return worked;
-}
-
 static enum cairn_code parse_digests(struct verify *v, const Cairn__V1__VerifyRequest *request,
 				     struct cairn_err *err)
 {
@@ -212,7 +194,7 @@ enum cairn_code cairn_service_verify(void *arg, struct cairn_call *call, const v
 				   "%d verify calls run already; wait for one of them to end",
 				   CAIRN_VERIFY_CALLS_MAX);
 	}
-	if (rc == CAIRN_OK) rc = run_job(call, verify_work, v, tell_verify, &counts, err);
+	if (rc == CAIRN_OK) rc = cairn_job_run(call, verify_work, v, tell_verify, &counts, err);
 	atomic_fetch_sub(&service->verifying, 1);
 	return rc ? rc : send_verify(v, &counts, NULL, 0, true, err);
 }
@@ -305,7 +287,7 @@ static enum cairn_code transfer(struct cairn_admin_service *service, struct cair
 				     "an import or export is running already; wait for its end, or "
 				     "stop it (Ctrl-C in its cairnctl)");
 	}
-	rc = run_job(call, work, t, tell_transfer, &counts, err);
+	rc = cairn_job_run(call, work, t, tell_transfer, &counts, err);
 	atomic_store(&service->transferring, false);
 	if (rc == CAIRN_OK) rc = send_report(t, &counts, err);
 	cairn_transfer_fini(&t->transfer);

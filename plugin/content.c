@@ -172,6 +172,7 @@ static enum cairn_code delete_blob(void *arg, struct cairn_call *call, const voi
 	enum cairn_code rc = cairn_content_parse_digest(req->digest, &digest, err);
 	if (rc) return rc;
 	cairn_cache_release(service->cache, &digest);
+	cairn_gc_deleted(service->gc);
 	return CAIRN_OK;
 }
 

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "plugin/cairn_service.h"
+#include "plugin/gc.h"
 #include "plugin/message.h"
 
 #define CONTAINERD_DEFAULT "/run/containerd/containerd.sock"
@@ -145,10 +147,7 @@ static void reasons_from_store(const struct facts *f, struct texts *out)
 			 "served");
 	}
 	if (info->state == CAIRN_BLOB_CACHED) {
-		add(out,
-		    "cached: containerd has no record of it; kept so that the next pull need not "
-		    "download it; unused for %s",
-		    idle);
+		add(out, "cached: containerd has no record of it; unused for %s", idle);
 	} else if (f->known && f->n == 0) {
 		add(out, "referenced: containerd has not said that it is done with it; it becomes "
 			 "cached when containerd deletes it, or when two listings of what "
@@ -215,6 +214,48 @@ static void fill(struct cairn_admin_service *service, struct cairn_call *call,
 					      response->remedies);
 }
 
+/* What garbage collection would do with it. */
+static void fill_decision(struct cairn_admin_service *service, struct cairn_call *call,
+			  const struct cairn_digest *digest, Cairn__V1__Blob *blob)
+{
+	struct cairn_gc_pass pass;
+	cairn_call_offload(call);
+	cairn_gc_look(service->gc, &pass);
+	const struct cairn_gc_decision *d = cairn_gc_pass_find(&pass, digest);
+	if (d != NULL) {
+		blob->why = cairn_call_strdup(call, cairn_gc_why_name(d->why));
+		blob->what = cairn_call_strdup(call, d->what);
+		blob->evict = cairn_gc_evicts(d->why);
+	}
+	cairn_gc_pass_fini(&pass);
+}
+
+/* The digest that is asked about: given as such, or the newest version of an image's name. */
+static enum cairn_code find_digest(struct cairn_admin_service *service, struct cairn_call *call,
+				   const char *text, struct cairn_digest *ret,
+				   Cairn__V1__ExplainResponse *response, struct cairn_err *err)
+{
+	struct cairn_err ignored;
+	struct cairn_version *versions;
+	char *name = cairn_call_alloc(call, CAIRN_NAME_MAX + 1);
+	enum cairn_code rc = cairn_digest_parse(text, strlen(text), ret, err);
+	/* What has a digest's shape is meant to be one. */
+	if (rc == CAIRN_OK || strncmp(text, "sha", 3) == 0) return rc;
+	rc = cairn_service_name(service->cache, text, name, &ignored);
+	if (rc) {
+		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
+				     "neither a digest nor an image's name: %s", ignored.msg);
+	}
+	size_t n = cairn_cache_versions(service->cache, name, &versions);
+	if (n > 0) *ret = versions[0].root;
+	cairn_versions_free(versions, n);
+	if (n == 0) {
+		return cairn_err_set(err, CAIRN_NOT_FOUND, "no version of %s is known", name);
+	}
+	response->name = name;
+	return CAIRN_OK;
+}
+
 enum cairn_code cairn_explain(struct cairn_admin_service *service, struct cairn_call *call,
 			      const Cairn__V1__ExplainRequest *request,
 			      Cairn__V1__ExplainResponse *response, struct cairn_err *err)
@@ -224,8 +265,7 @@ enum cairn_code cairn_explain(struct cairn_admin_service *service, struct cairn_
 	struct cairn_err why_not, ignored;
 	struct cairn_recorder *recorders = NULL;
 	struct facts f = {.why_not = &why_not};
-	enum cairn_code rc =
-		cairn_digest_parse(request->digest, strlen(request->digest), &digest, err);
+	enum cairn_code rc = find_digest(service, call, request->digest, &digest, response, err);
 	if (rc) return rc;
 	f.known = cairn_recorders_ask(call, cairn_runtime_channel(service->runtime), &digest,
 				      &recorders, &f.n, &why_not) == CAIRN_OK;
@@ -238,6 +278,7 @@ enum cairn_code cairn_explain(struct cairn_admin_service *service, struct cairn_
 				     f.known ? "" : why_not.msg);
 	}
 	fill(service, call, &digest, &f, response);
+	fill_decision(service, call, &digest, response->blob);
 	if (f.info != NULL) cairn_blob_info_fini(&info);
 	return CAIRN_OK;
 }

@@ -161,3 +161,20 @@ enum cairn_code cairn_job_end(struct cairn_job *job, struct cairn_err *err)
 	fini(job);
 	return rc;
 }
+
+enum cairn_code cairn_job_run(struct cairn_call *call, cairn_job_fn *work, void *arg,
+			      cairn_job_tell_fn *tell, struct cairn_job_counts *ret_counts,
+			      struct cairn_err *err)
+{
+	struct cairn_job *job = cairn_call_alloc(call, sizeof(*job));
+	struct cairn_err job_err;
+	enum cairn_code told = cairn_job_start(job, call, work, arg, err);
+	if (told) return told;
+	told = cairn_job_tell(job, call, tell, arg, err);
+	cairn_call_offload(call); /* the end may take as long as a flush */
+	enum cairn_code worked = cairn_job_end(job, &job_err);
+	*ret_counts = job->counts;
+	if (told) return told;
+	if (worked) *err = job_err;
+	return worked;
+}

@@ -84,4 +84,11 @@ CAIRN_CHECKED enum cairn_code cairn_job_tell(struct cairn_job *job, struct cairn
  * Returns how fn ended. */
 enum cairn_code cairn_job_end(struct cairn_job *job, struct cairn_err *err);
 
+/* All of it: start, tell, end. In a handler. Afterwards *ret_counts is final. Errors: of fn, or of
+ * the telling. */
+CAIRN_CHECKED enum cairn_code cairn_job_run(struct cairn_call *call, cairn_job_fn *fn, void *arg,
+					    cairn_job_tell_fn *tell,
+					    struct cairn_job_counts *ret_counts,
+					    struct cairn_err *err);
+
 #endif

@@ -161,6 +161,54 @@ static void put_runtime(FILE *out, struct cairn_runtime *rt)
 	       "Referenced blobs that containerd was found not to have recorded.", st.released);
 }
 
+/* ---- garbage collection -----------------------------------------------------------------------*/
+
+static void by_reason(FILE *out, const char *name, const char *type, const char *help,
+		      const uint64_t values[CAIRN_GC_WHYS], int first, int end)
+{
+	head(out, name, type, help);
+	for (int why = first; why < end; why++) {
+		fprintf(out, "cairn_%s{why=\"%s\"} %" PRIu64 "\n", name,
+			cairn_gc_why_name((enum cairn_gc_why)why), values[why]);
+	}
+}
+
+static void put_last_pass(FILE *out, const struct cairn_gc_summary *last)
+{
+	by_reason(out, "gc_kept_blobs", "gauge", "Blobs that the last pass kept, by reason.",
+		  last->blobs, CAIRN_GC_REFERENCED, CAIRN_GC_TTL);
+	by_reason(out, "gc_kept_bytes", "gauge", "Bytes that the last pass kept, by reason.",
+		  last->bytes, CAIRN_GC_REFERENCED, CAIRN_GC_TTL);
+	number(out, "gc_last_pass_sure", "gauge", "Did containerd answer the last pass in full?",
+	       last->sure);
+	head(out, "gc_last_pass_duration_seconds", "gauge", "How long the last pass took.");
+	fprintf(out, "cairn_gc_last_pass_duration_seconds %.6f\n", (double)last->duration_ns / 1e9);
+	head(out, "gc_last_pass_timestamp_seconds", "gauge", "When the last pass began.");
+	fprintf(out, "cairn_gc_last_pass_timestamp_seconds %.3f\n",
+		(double)last->begun_real_ns / 1e9);
+}
+
+static void put_gc(FILE *out, struct cairn_gc *gc)
+{
+	struct cairn_gc_status st;
+	if (gc == NULL) return;
+	cairn_gc_get_status(gc, &st);
+	number(out, "gc_passes_total", "counter", "Garbage collections.", st.passes);
+	number(out, "gc_passes_unsure_total", "counter",
+	       "Of these, with containerd away or not answering in full.", st.passes_unsure);
+	by_reason(out, "gc_evicted_blobs_total", "counter", "Blobs evicted, by reason.",
+		  st.evicted_blobs, CAIRN_GC_TTL, CAIRN_GC_WHYS);
+	by_reason(out, "gc_evicted_bytes_total", "counter", "Bytes evicted, by reason.",
+		  st.evicted_bytes, CAIRN_GC_TTL, CAIRN_GC_WHYS);
+	number(out, "gc_over_high_bytes", "gauge", "Bytes above the high watermark.", st.over_high);
+	number(out, "gc_over_low_bytes", "gauge", "Bytes above the low watermark.", st.over_low);
+	number(out, "gc_pressure_unrelieved", "gauge",
+	       "1: above the high watermark, and nothing more may be evicted.", st.unrelieved);
+	number(out, "gc_pins", "gauge", "Pins.", st.pins);
+	number(out, "gc_versions", "gauge", "Versions of image names remembered.", st.versions);
+	if (st.last.begun_real_ns != 0) put_last_pass(out, &st.last);
+}
+
 char *cairn_metrics_write(const struct cairn_http_opts *opts, size_t *ret_len)
 {
 	char *text = NULL;
@@ -176,6 +224,7 @@ char *cairn_metrics_write(const struct cairn_http_opts *opts, size_t *ret_len)
 	put_rpcs(out, opts->server);
 	put_cache(out, opts->cache);
 	put_runtime(out, opts->runtime);
+	put_gc(out, opts->gc);
 	if (fclose(out) != 0) abort();
 	return text;
 }

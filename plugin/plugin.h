@@ -18,15 +18,19 @@
 #include "base/err.h"
 #include "base/own.h"
 #include "cache/cache.h"
+#include "cache/gc.h"
 #include "rpc/rpc.h"
 
 /* ---- containerd.services.content.v1.Content ---------------------------------------------------*/
 
 struct cairn_runtime;
 
+struct cairn_gc;
+
 struct cairn_content_service {
 	struct cairn_cache *cache;
 	struct cairn_runtime *runtime; /* told when an image may come (expect_images); or NULL */
+	struct cairn_gc *gc;	       /* told of each Delete; or NULL */
 	bool prefill;	  /* answer the opening STAT of a blob that is here with offset == total */
 	bool owners_only; /* ... only for the namespaces that committed it */
 };
@@ -39,6 +43,7 @@ void cairn_content_service_add(struct cairn_rpc_server *server,
 struct cairn_admin_service {
 	struct cairn_cache *cache;
 	struct cairn_runtime *runtime; /* never NULL; asks nobody when its address is "" */
+	struct cairn_gc *gc;
 	const struct cairn_clock *clock;
 	const char *version;
 	const char *state_dir;
@@ -46,8 +51,9 @@ struct cairn_admin_service {
 	int64_t started_ns; /* real time */
 
 	/* private: leave zero */
-	_Atomic bool transferring;  /* an import or export runs: one at a time */
-	_Atomic unsigned verifying; /* verify calls that run */
+	_Atomic bool transferring;   /* an import or export runs: one at a time */
+	_Atomic unsigned verifying;  /* verify calls that run */
+	_Atomic unsigned collecting; /* gc and prune calls that run */
 };
 
 void cairn_admin_service_add(struct cairn_rpc_server *server, struct cairn_admin_service *service);
@@ -93,6 +99,10 @@ struct cairn_runtime_opts {
 CAIRN_CHECKED enum cairn_code cairn_runtime_start(const struct cairn_runtime_opts *opts,
 						  struct cairn_runtime **ret,
 						  struct cairn_err *err);
+
+/* From now on nobody is asked: a running listing ends, and those that wait for one are told so. For
+ * those who must be stopped before the view, and may be waiting in it. Threads: any. */
+void cairn_runtime_cancel(struct cairn_runtime *rt);
 
 /* Cancels a running listing, joins the thread, and waits until those that wait in
  * cairn_runtime_refresh have left. NULL is fine. */
@@ -148,6 +158,82 @@ void cairn_runtime_expect_images(struct cairn_runtime *rt);
  * the stop. Threads: any. */
 struct cairn_channel *cairn_runtime_channel(struct cairn_runtime *rt);
 
+/* ---- garbage collection ------------------------------------------------------------------------
+ * A thread that runs a pass every interval; when the high watermark is exceeded, which it looks at
+ * every few seconds; and, above the low one, when containerd has deleted something, because kubelet
+ * removes images to get space back. Before each pass containerd is asked; when it does not answer,
+ * only what it never had may go. docs/design.md, "Garbage collection". */
+
+struct cairn_gc;
+
+struct cairn_gc_rules {
+	int64_t keep_ns; /* how long an unreferenced blob stays after its last use */
+	struct cairn_gc_marks marks;
+	int64_t keep_versions;	  /* of each image name ... */
+	int64_t keep_versions_ns; /* ... and for so long after its image record is gone */
+};
+
+struct cairn_gc_opts {
+	struct cairn_cache *cache;
+	struct cairn_runtime *runtime;
+	const struct cairn_clock *clock; /* NULL: cairn_clock_system */
+	struct cairn_gc_rules rules;
+	int64_t interval_ms;
+	int64_t tick_ms; /* how often the disk is looked at; 0: 5 s */
+	const char *log; /* a file for every decision; "": none */
+};
+
+enum cairn_gc_trigger {
+	CAIRN_GC_BY_INTERVAL,
+	CAIRN_GC_BY_PRESSURE,
+	CAIRN_GC_BY_DELETE,
+	CAIRN_GC_BY_REQUEST,
+};
+const char *cairn_gc_trigger_name(enum cairn_gc_trigger trigger);
+
+struct cairn_gc_summary {
+	enum cairn_gc_trigger trigger;
+	bool dry_run;
+	bool sure;
+	char unsure_why[512];
+	uint64_t evicted_blobs, evicted_bytes;
+	uint64_t blobs[CAIRN_GC_WHYS], bytes[CAIRN_GC_WHYS]; /* by reason: kept, and evicted */
+	uint64_t to_free; /* what pressure asked for; 0: there was none */
+	uint64_t freed;	  /* on disk */
+	bool relieved;
+	uint64_t ingests_dropped, versions_dropped;
+	int64_t begun_real_ns, duration_ns;
+};
+
+/* Copies what it needs of opts. Errors: INVALID_ARGUMENT or INTERNAL (the log cannot be opened). */
+CAIRN_CHECKED enum cairn_code cairn_gc_start(const struct cairn_gc_opts *opts,
+					     struct cairn_gc **ret, struct cairn_err *err);
+/* Before the runtime. Ends a running pass soon. NULL is fine. */
+void cairn_gc_stop(struct cairn_gc *gc);
+
+/* For cairn_runtime_opts.on_images, with the cache as argument: the history of names. */
+cairn_runtime_images_fn cairn_gc_on_images;
+
+/* Something became evictable. Never blocks. Threads: any. NULL is fine. */
+void cairn_gc_deleted(struct cairn_gc *gc);
+
+/* Open the log anew, after it was moved away. Threads: any. */
+void cairn_gc_reopen_log(struct cairn_gc *gc);
+
+struct cairn_gc_status {
+	struct cairn_gc_rules rules;
+	struct cairn_gc_disk disk;
+	uint64_t over_high, over_low; /* bytes */
+	bool unrelieved;	      /* pressure that no pass can relieve */
+	uint64_t passes, passes_unsure;
+	uint64_t evicted_blobs[CAIRN_GC_WHYS], evicted_bytes[CAIRN_GC_WHYS]; /* since start */
+	struct cairn_gc_summary last; /* begun_real_ns 0: none yet */
+	uint64_t pins, versions;
+};
+
+/* Asks the disk. Threads: any. */
+void cairn_gc_get_status(struct cairn_gc *gc, struct cairn_gc_status *ret);
+
 /* ---- /metrics, /healthz, /readyz --------------------------------------------------------------*/
 
 struct cairn_http;
@@ -157,6 +243,7 @@ struct cairn_http_opts {
 	struct cairn_cache *cache;
 	struct cairn_rpc_server *server;
 	struct cairn_runtime *runtime;
+	struct cairn_gc *gc; /* NULL: none */
 	struct cairn_health_service *health;
 	const char *version;
 	int64_t started_ns; /* real time */

@@ -382,18 +382,21 @@ enum cairn_code cairn_runtime_start(const struct cairn_runtime_opts *opts,
 	return CAIRN_OK;
 }
 
-void cairn_runtime_stop(struct cairn_runtime *rt)
+void cairn_runtime_cancel(struct cairn_runtime *rt)
 {
-	if (rt == NULL) return;
 	pthread_mutex_lock(&rt->mu);
 	rt->stop = true;
 	pthread_cond_broadcast(&rt->wake);
 	pthread_cond_broadcast(&rt->served);
 	pthread_mutex_unlock(&rt->mu);
-	if (rt->started) {
-		cairn_lister_cancel(&rt->lister);
-		pthread_join(rt->thread, NULL);
-	}
+	if (rt->started) cairn_lister_cancel(&rt->lister);
+}
+
+void cairn_runtime_stop(struct cairn_runtime *rt)
+{
+	if (rt == NULL) return;
+	cairn_runtime_cancel(rt);
+	if (rt->started) pthread_join(rt->thread, NULL);
 	pthread_mutex_lock(&rt->mu);
 	while (rt->waiters > 0) pthread_cond_wait(&rt->served, &rt->mu);
 	pthread_mutex_unlock(&rt->mu);

@@ -128,11 +128,11 @@ static void parse__names_what_has_no_effect_yet(void **state)
 	struct cairn_config c;
 	struct cairn_err err;
 	assert_int_equal(parse(everything, &c, &err), CAIRN_OK);
-	static const char *const idle[] = {
-		"gc.keep_storage",  "gc.high_watermark", "p2p.listen",		 "p2p.share.allow",
-		"registries.hosts", "p2p.tls.ca",	 "containerd.swarm_wait"};
-	static const char *const live[] = {"gc.interval", "containerd.prefill", "drain",
-					   "http.listen", "containerd.address"};
+	static const char *const idle[] = {"p2p.listen", "p2p.share.allow", "registries.hosts",
+					   "p2p.tls.ca", "containerd.swarm_wait"};
+	static const char *const live[] = {
+		"gc.interval", "gc.keep_storage", "gc.high_watermark", "containerd.prefill",
+		"drain",       "http.listen",	  "containerd.address"};
 	for (size_t i = 0; i < CAIRN_LEN(idle); i++) assert_true(without_effect(&c, idle[i]));
 	for (size_t i = 0; i < CAIRN_LEN(live); i++) assert_false(without_effect(&c, live[i]));
 	cairn_config_fini(&c);
@@ -158,6 +158,12 @@ static void parse__refuses_and_names_place_key_and_allowed(void **state)
 		{"gc: {keep_versions: 99999999999999999999}\n", {"gc.keep_versions"}},
 		{"gc: {high_watermark: 101%}\n", {"gc.high_watermark", "80%"}},
 		{"gc: {high_watermark: 10%, low_watermark: 20%}\n", {"gc.low_watermark"}},
+		{"gc: {high_watermark: 200GiB}\n",
+		 {"gc.high_watermark", "gc.low_watermark", "both"}},
+		{"gc: {low_watermark: 20GiB}\n", {"gc.low_watermark", "a share", "both"}},
+		{"gc: {min_free: 21%}\n", {"gc.min_free", "at most 20%"}},
+		{"gc: {keep_storage: soon}\n", {"gc.keep_storage", "0s to 87600h"}},
+		{"gc: {keep_versions_for: -3h}\n", {"gc.keep_versions_for", "0s to 87600h"}},
 		{"drain: 11m\n", {"drain", "0s to 10m"}},
 		{"drain:\n", {"drain is empty"}},
 		{"state_dir: var/lib\n", {"state_dir", "an absolute path"}},

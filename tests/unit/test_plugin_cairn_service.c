@@ -26,6 +26,7 @@ struct fixture {
 	struct cairn_rpc *rpc;
 	struct cairn_runtime *runtime;
 	struct cairn_rpc_server *server;
+	struct cairn_gc *gc;
 	struct cairn_admin_service service;
 	struct cairn_channel *channel;
 	bool drained;
@@ -46,7 +47,16 @@ static void open_daemon(struct fixture *f)
 		.rpc = f->rpc, .cache = f->cache, .address = "", .interval_ms = 1000};
 	must(cairn_runtime_start(&rt, &f->runtime, &err), &err);
 	must(cairn_rpc_server_new(f->rpc, &f->server, &err), &err);
+	struct cairn_gc_opts gc = {.cache = f->cache,
+				   .runtime = f->runtime,
+				   .rules = {.keep_ns = 24 * 3600 * CAIRN_NS_PER_S,
+					     .marks = {{true, 100}, {true, 100}, {true, 0}},
+					     .keep_versions = 2},
+				   .interval_ms = 3600000,
+				   .log = ""};
+	must(cairn_gc_start(&gc, &f->gc, &err), &err);
 	f->service = (struct cairn_admin_service){.cache = f->cache,
+						  .gc = f->gc,
 						  .runtime = f->runtime,
 						  .clock = &cairn_clock_system,
 						  .version = "7.7",
@@ -83,6 +93,8 @@ static void close_daemon(struct fixture *f)
 {
 	cairn_channel_free(f->channel);
 	if (!f->drained) (void)cairn_rpc_server_drain(f->server, 5000);
+	cairn_runtime_cancel(f->runtime);
+	cairn_gc_stop(f->gc);
 	cairn_runtime_stop(f->runtime);
 	cairn_rpc_server_free(f->server);
 	cairn_rpc_free(f->rpc);

@@ -1,0 +1,365 @@
+/* When to collect garbage, and what is known of it.
+ *
+ * One thread for the passes that nobody asked for; those that an admin asks for run on his job's
+ * thread. pass_mu lets one pass at a time act, and is held across all that a pass does; mu guards
+ * what others read, and is held for a moment only. A pass that only looks takes neither. */
+#include "plugin/gc.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/log.h"
+#include "plugin/gc_log.h"
+
+#define TICK_MS 5000
+#define SETTLE_MS 300	  /* containerd deletes an image's blobs one after the other */
+#define AGAIN_MS 60000	  /* between two passes for pressure that the first could not relieve */
+#define REFRESH_MS 180000 /* for containerd to answer */
+
+struct cairn_gc {
+	struct cairn_cache *cache;
+	struct cairn_runtime *runtime;
+	const struct cairn_clock *clock;
+	struct cairn_gc_rules rules;
+	int64_t interval_ms, tick_ms;
+	struct cairn_gc_log log;
+	pthread_t thread;
+	bool started;
+	pthread_mutex_t pass_mu;
+
+	pthread_mutex_t mu;
+	pthread_cond_t wake;
+	bool stop, deleted;	       /* guarded by mu */
+	struct cairn_gc_status status; /* guarded by mu: what passes leave in it */
+	int64_t unrelieved_since_ms;   /* guarded by mu: when the last such pass ended */
+};
+
+const char *cairn_gc_trigger_name(enum cairn_gc_trigger trigger)
+{
+	switch (trigger) {
+	case CAIRN_GC_BY_INTERVAL:
+		return "interval";
+	case CAIRN_GC_BY_PRESSURE:
+		return "pressure";
+	case CAIRN_GC_BY_DELETE:
+		return "delete";
+	case CAIRN_GC_BY_REQUEST:
+		return "request";
+	default:
+		return "unknown";
+	}
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec ts;
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * INT64_C(1000) + ts.tv_nsec / CAIRN_NS_PER_MS;
+}
+
+/* ---- one pass ---------------------------------------------------------------------------------*/
+
+struct answer {
+	struct cairn_listing *listing; /* counted; NULL: none */
+	bool sure;
+	char why[sizeof(((struct cairn_gc_summary *)0)->unsure_why)];
+};
+
+static void judge_listing(struct answer *a)
+{
+	a->sure = a->listing->client != CAIRN_CLIENT_OTHER;
+	if (a->sure) return;
+	snprintf(a->why, sizeof(a->why),
+		 "the containerd that answers has not connected to this store: it may be another");
+}
+
+/* What containerd says now. Nobody to ask is an answer: then its Deletes alone decide.
+ * Errors: CANCELLED only; all else leaves the answer unsure. */
+static enum cairn_code ask(struct cairn_gc *gc, struct answer *ret, struct cairn_err *err)
+{
+	*ret = (struct answer){0};
+	enum cairn_code rc = cairn_runtime_refresh(gc->runtime, REFRESH_MS, &ret->listing, err);
+	if (rc == CAIRN_CANCELLED) return rc;
+	if (rc == CAIRN_OK) {
+		judge_listing(ret);
+	} else if (rc == CAIRN_FAILED_PRECONDITION) {
+		ret->sure = true;
+	} else {
+		snprintf(ret->why, sizeof(ret->why), "%s", err->msg);
+	}
+	return CAIRN_OK;
+}
+
+static void note(struct cairn_gc *gc, const struct cairn_gc_summary *s)
+{
+	struct cairn_gc_disk disk;
+	cairn_cache_disk(gc->cache, &disk);
+	bool over = cairn_gc_over_high(&gc->rules.marks, &disk) > 0;
+	bool alarm = over && !s->relieved;
+	pthread_mutex_lock(&gc->mu);
+	struct cairn_gc_status *st = &gc->status;
+	st->passes++;
+	st->passes_unsure += !s->sure;
+	for (int why = CAIRN_GC_TTL; why < CAIRN_GC_WHYS; why++) {
+		st->evicted_blobs[why] += s->blobs[why];
+		st->evicted_bytes[why] += s->bytes[why];
+	}
+	st->last = *s;
+	bool news = alarm && !st->unrelieved;
+	st->unrelieved = alarm;
+	gc->unrelieved_since_ms = now_ms();
+	pthread_mutex_unlock(&gc->mu);
+	if (!news) return;
+	cairn_log(CAIRN_LOG_ERROR, "gc_pressure_unrelieved",
+		  CAIRN_NUM("over_high_bytes", cairn_gc_over_high(&gc->rules.marks, &disk)),
+		  CAIRN_NUM("free", disk.free), CAIRN_NUM("own", disk.own),
+		  CAIRN_STR("why", "nothing more may be evicted: see cairnctl gc --dry-run --all"));
+}
+
+static enum cairn_code pass_locked(struct cairn_gc *gc, struct cairn_gc_pass_opts *opts,
+				   struct cairn_gc_pass *ret, struct cairn_err *err)
+{
+	struct answer answer;
+	enum cairn_code rc = ask(gc, &answer, err);
+	if (rc) return rc;
+	opts->cache = gc->cache;
+	opts->clock = gc->clock;
+	opts->rules = &gc->rules;
+	opts->listing = answer.listing;
+	opts->sure = answer.sure;
+	cairn_gc_pass_run(opts, ret);
+	snprintf(ret->summary.unsure_why, sizeof(ret->summary.unsure_why), "%s", answer.why);
+	if (!opts->dry_run) {
+		cairn_gc_log_pass(&gc->log, ret, gc->rules.keep_ns);
+		note(gc, &ret->summary);
+	}
+	cairn_listing_unref(answer.listing);
+	return CAIRN_OK;
+}
+
+static bool is_stopping(struct cairn_gc *gc)
+{
+	pthread_mutex_lock(&gc->mu);
+	bool stop = gc->stop;
+	pthread_mutex_unlock(&gc->mu);
+	return stop;
+}
+
+static bool go_on(void *gc)
+{
+	return !is_stopping(gc);
+}
+
+static void pass(struct cairn_gc *gc, enum cairn_gc_trigger trigger)
+{
+	struct cairn_gc_pass_opts opts = {.trigger = trigger, .go_on = go_on, .arg = gc};
+	struct cairn_gc_pass result;
+	struct cairn_err ignored;
+	pthread_mutex_lock(&gc->pass_mu);
+	if (pass_locked(gc, &opts, &result, &ignored) == CAIRN_OK) cairn_gc_pass_fini(&result);
+	pthread_mutex_unlock(&gc->pass_mu);
+}
+
+enum cairn_code cairn_gc_run(struct cairn_gc *gc, const struct cairn_gc_request *request,
+			     struct cairn_gc_pass *ret, struct cairn_err *err)
+{
+	struct cairn_gc_pass_opts opts = {
+		.trigger = CAIRN_GC_BY_REQUEST,
+		.dry_run = request->dry_run,
+		.prune = request->prune,
+		.prune_keep = request->prune_keep,
+		.go_on = request->go_on,
+		.arg = request->arg,
+	};
+	enum cairn_code rc;
+	pthread_mutex_lock(&gc->pass_mu);
+	if (request->go_on != NULL && !request->go_on(request->arg)) {
+		rc = cairn_err_set(err, CAIRN_CANCELLED, "the garbage collection was cancelled");
+	} else {
+		rc = pass_locked(gc, &opts, ret, err);
+	}
+	pthread_mutex_unlock(&gc->pass_mu);
+	return rc;
+}
+
+void cairn_gc_look(struct cairn_gc *gc, struct cairn_gc_pass *ret)
+{
+	struct cairn_runtime_status st;
+	struct answer answer = {.listing = cairn_runtime_last(gc->runtime)};
+	cairn_runtime_get_status(gc->runtime, &st);
+	answer.sure = st.address[0] == '\0';
+	if (answer.listing != NULL && st.reachable) {
+		judge_listing(&answer);
+	} else if (!answer.sure) {
+		snprintf(answer.why, sizeof(answer.why), "%s", st.error);
+	}
+	const struct cairn_gc_pass_opts opts = {
+		.cache = gc->cache,
+		.clock = gc->clock,
+		.rules = &gc->rules,
+		.listing = answer.listing,
+		.sure = answer.sure,
+		.trigger = CAIRN_GC_BY_REQUEST,
+		.dry_run = true,
+	};
+	cairn_gc_pass_run(&opts, ret);
+	snprintf(ret->summary.unsure_why, sizeof(ret->summary.unsure_why), "%s", answer.why);
+	cairn_listing_unref(answer.listing);
+}
+
+void cairn_gc_on_images(void *cache, const struct cairn_listed_image *images, size_t n)
+{
+	cairn_gc_remember_images(cache, images, n);
+}
+
+/* ---- the thread -------------------------------------------------------------------------------*/
+
+static void wait_until_locked(struct cairn_gc *gc, int64_t until_ms, bool or_deleted)
+{
+	const struct timespec until = {until_ms / 1000, until_ms % 1000 * CAIRN_NS_PER_MS};
+	int rc = 0;
+	while (!gc->stop && !(or_deleted && gc->deleted) && rc != ETIMEDOUT) {
+		rc = pthread_cond_timedwait(&gc->wake, &gc->mu, &until);
+	}
+}
+
+/* Is the disk too full to wait for the next interval? Pressure that the last pass could not relieve
+ * is not tried again at once: the same pass would find the same. */
+static bool is_pressed(struct cairn_gc *gc, bool deleted)
+{
+	struct cairn_gc_disk disk;
+	cairn_cache_disk(gc->cache, &disk);
+	if (deleted) return cairn_gc_over_low(&gc->rules.marks, &disk) > 0;
+	bool over = cairn_gc_over_high(&gc->rules.marks, &disk) > 0;
+	pthread_mutex_lock(&gc->mu);
+	bool tried = gc->status.unrelieved && now_ms() < gc->unrelieved_since_ms + AGAIN_MS;
+	if (!over) gc->status.unrelieved = false;
+	pthread_mutex_unlock(&gc->mu);
+	return over && !tried;
+}
+
+/* Wait for the next thing to do; returns false when it is time to stop. */
+static bool wait_for_turn(struct cairn_gc *gc, int64_t next_ms, bool *ret_deleted)
+{
+	int64_t tick = now_ms() + gc->tick_ms;
+	pthread_mutex_lock(&gc->mu);
+	wait_until_locked(gc, tick < next_ms ? tick : next_ms, true);
+	*ret_deleted = gc->deleted;
+	if (gc->deleted) wait_until_locked(gc, now_ms() + SETTLE_MS, false);
+	gc->deleted = false;
+	bool on = !gc->stop;
+	pthread_mutex_unlock(&gc->mu);
+	return on;
+}
+
+static void *run(void *arg)
+{
+	struct cairn_gc *gc = arg;
+	int64_t next = now_ms() + gc->interval_ms;
+	bool deleted;
+	while (wait_for_turn(gc, next, &deleted)) {
+		if (now_ms() >= next) {
+			pass(gc, CAIRN_GC_BY_INTERVAL);
+			next = now_ms() + gc->interval_ms;
+		} else if (is_pressed(gc, deleted)) {
+			pass(gc, deleted ? CAIRN_GC_BY_DELETE : CAIRN_GC_BY_PRESSURE);
+		}
+	}
+	return NULL;
+}
+
+void cairn_gc_deleted(struct cairn_gc *gc)
+{
+	if (gc == NULL) return;
+	pthread_mutex_lock(&gc->mu);
+	if (!gc->deleted) pthread_cond_signal(&gc->wake);
+	gc->deleted = true;
+	pthread_mutex_unlock(&gc->mu);
+}
+
+/* ---- up and down ------------------------------------------------------------------------------*/
+
+static void init_sync(struct cairn_gc *gc)
+{
+	pthread_condattr_t attr;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_mutex_init(&gc->mu, NULL);
+	pthread_mutex_init(&gc->pass_mu, NULL);
+	pthread_cond_init(&gc->wake, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
+static void destroy(struct cairn_gc *gc)
+{
+	cairn_gc_log_close(&gc->log);
+	pthread_cond_destroy(&gc->wake);
+	pthread_mutex_destroy(&gc->pass_mu);
+	pthread_mutex_destroy(&gc->mu);
+	free(gc);
+}
+
+enum cairn_code cairn_gc_start(const struct cairn_gc_opts *opts, struct cairn_gc **ret,
+			       struct cairn_err *err)
+{
+	struct cairn_gc *gc = calloc(1, sizeof(*gc));
+	if (gc == NULL) abort();
+	init_sync(gc);
+	gc->cache = opts->cache;
+	gc->runtime = opts->runtime;
+	gc->clock = opts->clock != NULL ? opts->clock : &cairn_clock_system;
+	gc->rules = opts->rules;
+	gc->interval_ms = opts->interval_ms;
+	gc->tick_ms = opts->tick_ms > 0 ? opts->tick_ms : TICK_MS;
+	enum cairn_code rc = cairn_gc_log_open(&gc->log, opts->log, err);
+	if (rc == CAIRN_OK) {
+		int e = pthread_create(&gc->thread, NULL, run, gc);
+		if (e != 0) rc = cairn_err_sys(err, e, "start the thread that collects garbage");
+		gc->started = e == 0;
+	}
+	if (rc) {
+		destroy(gc);
+		return rc;
+	}
+	*ret = gc;
+	return CAIRN_OK;
+}
+
+void cairn_gc_stop(struct cairn_gc *gc)
+{
+	if (gc == NULL) return;
+	pthread_mutex_lock(&gc->mu);
+	gc->stop = true;
+	pthread_cond_broadcast(&gc->wake);
+	pthread_mutex_unlock(&gc->mu);
+	pthread_join(gc->thread, NULL);
+	destroy(gc);
+}
+
+/* ---- what others ask --------------------------------------------------------------------------*/
+
+void cairn_gc_reopen_log(struct cairn_gc *gc)
+{
+	cairn_gc_log_reopen(&gc->log);
+}
+
+void cairn_gc_get_status(struct cairn_gc *gc, struct cairn_gc_status *ret)
+{
+	struct cairn_version *versions;
+	struct cairn_pin *pins;
+	pthread_mutex_lock(&gc->mu);
+	*ret = gc->status;
+	pthread_mutex_unlock(&gc->mu);
+	ret->rules = gc->rules;
+	cairn_cache_disk(gc->cache, &ret->disk);
+	ret->over_high = cairn_gc_over_high(&gc->rules.marks, &ret->disk);
+	ret->over_low = cairn_gc_over_low(&gc->rules.marks, &ret->disk);
+	ret->pins = cairn_cache_pins(gc->cache, &pins);
+	cairn_pins_free(pins, ret->pins);
+	ret->versions = cairn_cache_versions(gc->cache, NULL, &versions);
+	cairn_versions_free(versions, ret->versions);
+}

@@ -1,0 +1,25 @@
+/* Garbage collection, for the services: passes on request, and what a pass would decide. */
+#ifndef CAIRN_PLUGIN_GC_H
+#define CAIRN_PLUGIN_GC_H
+
+#include "plugin/gc_pass.h"
+
+struct cairn_gc_request {
+	bool dry_run;
+	const char *prune; /* NULL, or an image's name */
+	int64_t prune_keep;
+	bool (*go_on)(void *arg); /* NULL: always on */
+	void *arg;
+};
+
+/* Ask containerd and run a pass now; waits for one that runs already. Blocks for as long as that
+ * takes. Errors: CANCELLED (go_on said no before it began, or the daemon stops). */
+CAIRN_CHECKED enum cairn_code cairn_gc_run(struct cairn_gc *gc,
+					   const struct cairn_gc_request *request,
+					   struct cairn_gc_pass *ret, struct cairn_err *err);
+
+/* What a pass would decide by the last listing of containerd. Changes nothing and waits for nobody,
+ * but walks all blobs. */
+void cairn_gc_look(struct cairn_gc *gc, struct cairn_gc_pass *ret);
+
+#endif

@@ -1,0 +1,26 @@
+/* What garbage collection did, one line a decision: to the daemon's log what went, and, where a
+ * file is configured, every decision to that. */
+#ifndef CAIRN_PLUGIN_GC_LOG_H
+#define CAIRN_PLUGIN_GC_LOG_H
+
+#include <pthread.h>
+
+#include "plugin/gc_pass.h"
+
+/* Threads: internally locked. */
+struct cairn_gc_log {
+	char *path; /* "": none */
+	pthread_mutex_t mu;
+	int fd; /* guarded by mu; -1: none */
+};
+
+/* Errors: INTERNAL, RESOURCE_EXHAUSTED (the file cannot be opened). */
+CAIRN_CHECKED enum cairn_code cairn_gc_log_open(struct cairn_gc_log *log, const char *path,
+						struct cairn_err *err);
+void cairn_gc_log_reopen(struct cairn_gc_log *log);
+void cairn_gc_log_close(struct cairn_gc_log *log);
+
+/* keep_ns: only blobs that were not used for so long are worth a line that says why they stay. */
+void cairn_gc_log_pass(struct cairn_gc_log *log, const struct cairn_gc_pass *pass, int64_t keep_ns);
+
+#endif

@@ -1,0 +1,238 @@
+#include "plugin/graph.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "cache/evict.h"
+#include "oci/oci.h"
+
+#define READS_MAX 4096 /* manifests read for one question: what others wrote must not cost more */
+
+/* ---- what is needed ---------------------------------------------------------------------------*/
+
+/* Digests to visit and found, in the order in which they were met. */
+struct walk {
+	struct cairn_cache *cache;
+	struct cairn_need *found; /* sorted and unique up to n_sorted */
+	size_t n, cap;
+	unsigned reads;
+	bool complete;
+};
+
+static void *must_realloc(void *p, size_t n)
+{
+	p = realloc(p, n > 0 ? n : 1);
+	if (p == NULL) abort();
+	return p;
+}
+
+static void add(struct walk *w, const struct cairn_digest *digest, uint64_t size)
+{
+	if (w->n >= CAIRN_NEEDS_MAX) {
+		w->complete = false;
+		return;
+	}
+	if (w->n == w->cap) {
+		w->cap = w->cap > 0 ? 2 * w->cap : 32;
+		w->found = must_realloc(w->found, w->cap * sizeof(w->found[0]));
+	}
+	w->found[w->n++] = (struct cairn_need){*digest, size};
+}
+
+static int by_digest(const void *a, const void *b)
+{
+	const struct cairn_need *x = a, *y = b;
+	return cairn_digest_compare(&x->digest, &y->digest);
+}
+
+static size_t sort_unique(struct cairn_need *list, size_t n)
+{
+	size_t kept = 0;
+	if (n == 0) return 0;
+	qsort(list, n, sizeof(list[0]), by_digest);
+	for (size_t i = 0; i < n; i++) {
+		if (kept > 0 && cairn_digest_equal(&list[kept - 1].digest, &list[i].digest))
+			continue;
+		list[kept++] = list[i];
+	}
+	return kept;
+}
+
+/* Reads and parses; false if it is not here, or no manifest, or cannot be read: *ret_missing tells
+ * the last of these, and the first, from "no manifest". */
+static bool read_manifest(struct cairn_cache *cache, const struct cairn_digest *digest,
+			  struct cairn_manifest *ret, bool *ret_missing)
+{
+	void *json = NULL;
+	size_t len = 0;
+	struct cairn_err ignored;
+	enum cairn_code rc =
+		cairn_cache_peek(cache, digest, CAIRN_MANIFEST_BYTES_MAX, &json, &len, &ignored);
+	*ret_missing = rc != CAIRN_OK && rc != CAIRN_OUT_OF_RANGE; /* too large: a layer */
+	if (rc) return false;
+	rc = cairn_manifest_parse(json, len, ret, &ignored);
+	free(json);
+	if (rc) return false;
+	if (ret->media != CAIRN_MEDIA_OTHER) return true;
+	cairn_manifest_fini(ret);
+	return false;
+}
+
+/* The children of one manifest; those that are manifests go on next's list. */
+static void expand(struct walk *w, const struct cairn_digest *digest, struct walk *next)
+{
+	struct cairn_manifest manifest = {0};
+	bool missing = w->reads++ >= READS_MAX;
+	if (missing || !read_manifest(w->cache, digest, &manifest, &missing)) {
+		if (missing) w->complete = false;
+		return;
+	}
+	for (size_t i = 0; i < manifest.n; i++) {
+		const struct cairn_descriptor *child = &manifest.children[i];
+		add(w, &child->digest, child->size);
+		if (manifest.media == CAIRN_MEDIA_INDEX || child->media != CAIRN_MEDIA_OTHER) {
+			add(next, &child->digest, child->size);
+		}
+	}
+	cairn_manifest_fini(&manifest);
+}
+
+/* Those of next that were not visited yet become the new level. */
+static void drop_visited(struct walk *next, const struct walk *visited)
+{
+	size_t kept = 0;
+	next->n = sort_unique(next->found, next->n);
+	for (size_t i = 0; i < next->n; i++) {
+		if (visited->n > 0 && bsearch(&next->found[i], visited->found, visited->n,
+					      sizeof(visited->found[0]), by_digest) != NULL) {
+			continue;
+		}
+		next->found[kept++] = next->found[i];
+	}
+	next->n = kept;
+}
+
+struct cairn_needs *cairn_graph_needs(struct cairn_cache *cache, const struct cairn_digest *root)
+{
+	struct walk all = {.cache = cache, .complete = true}, level = {0}, visited = {0};
+	struct cairn_blob_info info;
+	struct cairn_err ignored;
+	uint64_t size = 0;
+	if (cairn_cache_info(cache, root, &info, &ignored) == CAIRN_OK) {
+		size = info.size;
+		cairn_blob_info_fini(&info);
+	}
+	add(&all, root, size);
+	add(&level, root, size);
+	for (unsigned depth = 0; level.n > 0; depth++) {
+		struct walk next = {0};
+		if (depth == CAIRN_MANIFEST_DEPTH_MAX) {
+			all.complete = false;
+			break;
+		}
+		for (size_t i = 0; i < level.n; i++) expand(&all, &level.found[i].digest, &next);
+		for (size_t i = 0; i < level.n; i++) {
+			add(&visited, &level.found[i].digest, level.found[i].size);
+		}
+		visited.n = sort_unique(visited.found, visited.n);
+		drop_visited(&next, &visited);
+		free(level.found);
+		level = next;
+	}
+	all.n = sort_unique(all.found, all.n);
+	struct cairn_needs *needs = cairn_needs_new(all.n);
+	memcpy(needs->list, all.found, all.n * sizeof(all.found[0]));
+	needs->complete = all.complete;
+	free(all.found);
+	free(level.found);
+	free(visited.found);
+	return needs;
+}
+
+/* ---- how much of it is here -------------------------------------------------------------------*/
+
+static bool is_here(struct cairn_cache *cache, const struct cairn_digest *digest)
+{
+	struct cairn_blob_info info;
+	struct cairn_err ignored;
+	if (cairn_cache_info(cache, digest, &info, &ignored) != CAIRN_OK) return false;
+	bool good = !info.damaged;
+	cairn_blob_info_fini(&info);
+	return good;
+}
+
+static void count(struct cairn_graph_state *st, const struct cairn_descriptor *child, bool here)
+{
+	st->blobs++;
+	st->bytes += child->size;
+	if (here) return;
+	st->missing_blobs++;
+	st->missing_bytes += child->size;
+}
+
+/* Attestations and the like stand in an index beside the platforms: nobody runs them. */
+static bool is_platform(const struct cairn_descriptor *child)
+{
+	return strcmp(child->os, "unknown") != 0 && strcmp(child->arch, "unknown") != 0;
+}
+
+struct judging {
+	struct cairn_cache *cache;
+	struct cairn_graph_state *st;
+	unsigned reads;
+};
+
+static bool judge(struct judging *j, const struct cairn_digest *digest, unsigned depth);
+
+static bool judge_index(struct judging *j, const struct cairn_manifest *index, unsigned depth)
+{
+	bool any = false, absent = false;
+	for (size_t i = 0; i < index->n; i++) {
+		const struct cairn_descriptor *child = &index->children[i];
+		if (!is_here(j->cache, &child->digest)) {
+			absent = true;
+			continue;
+		}
+		count(j->st, child, true);
+		bool ready = judge(j, &child->digest, depth + 1);
+		any |= ready && is_platform(child);
+	}
+	/* A platform that nobody asked for is nothing that lacks, unless there is no other. */
+	if (!any && absent && j->st->missing_blobs == 0) j->st->missing_blobs++;
+	return any;
+}
+
+static bool judge(struct judging *j, const struct cairn_digest *digest, unsigned depth)
+{
+	struct cairn_manifest manifest = {0};
+	bool missing = false, ready = true;
+	if (depth > CAIRN_MANIFEST_DEPTH_MAX || j->reads++ >= READS_MAX) return false;
+	if (!read_manifest(j->cache, digest, &manifest, &missing)) return !missing;
+	if (manifest.media == CAIRN_MEDIA_INDEX) {
+		ready = judge_index(j, &manifest, depth);
+	} else {
+		for (size_t i = 0; i < manifest.n; i++) {
+			bool here = is_here(j->cache, &manifest.children[i].digest);
+			count(j->st, &manifest.children[i], here);
+			ready &= here;
+		}
+	}
+	cairn_manifest_fini(&manifest);
+	return ready;
+}
+
+void cairn_graph_state(struct cairn_cache *cache, const struct cairn_digest *root,
+		       struct cairn_graph_state *ret)
+{
+	struct cairn_blob_info info;
+	struct cairn_err ignored;
+	*ret = (struct cairn_graph_state){.blobs = 1};
+	if (cairn_cache_info(cache, root, &info, &ignored) != CAIRN_OK) {
+		ret->missing_blobs = 1;
+		return;
+	}
+	ret->bytes = info.size;
+	cairn_blob_info_fini(&info);
+	struct judging j = {.cache = cache, .st = ret};
+	ret->ready = judge(&j, root, 0);
+}

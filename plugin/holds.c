@@ -1,0 +1,332 @@
+/* The needs of a root come from the history where they are known completely, else from reading
+ * manifests, once for each root. */
+#include "plugin/holds.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "plugin/graph.h"
+
+struct build {
+	const struct cairn_holds_input *in;
+	struct cairn_holds *out;
+	struct known {
+		struct cairn_digest root;
+		struct cairn_digest *needs; /* owned by one of out's holds */
+		size_t n;
+	} * known; /* sorted by root */
+	size_t n_known, cap_known;
+};
+
+static void *grow(void *list, size_t n, size_t *cap, size_t size)
+{
+	if (n < *cap) return list;
+	*cap = *cap > 0 ? 2 * *cap : 32;
+	list = realloc(list, *cap * size);
+	if (list == NULL) abort();
+	return list;
+}
+
+bool cairn_name_moves(const char *name)
+{
+	return strchr(name, '@') == NULL && strncmp(name, "sha256:", 7) != 0 &&
+	       strncmp(name, "sha512:", 7) != 0;
+}
+
+/* ---- image records ----------------------------------------------------------------------------*/
+
+static int by_name(const void *a, const void *b)
+{
+	const struct cairn_listed_image *const *x = a, *const *y = b;
+	return strcmp((*x)->name, (*y)->name);
+}
+
+void cairn_image_index_init(struct cairn_image_index *index, const struct cairn_listing *listing)
+{
+	index->n = listing != NULL ? listing->n_images : 0;
+	index->list = calloc(index->n + 1, sizeof(index->list[0]));
+	if (index->list == NULL) abort();
+	for (size_t i = 0; i < index->n; i++) index->list[i] = &listing->images[i];
+	qsort(index->list, index->n, sizeof(index->list[0]), by_name);
+}
+
+void cairn_image_index_fini(struct cairn_image_index *index)
+{
+	free(index->list);
+	*index = (struct cairn_image_index){0};
+}
+
+bool cairn_image_index_has(const struct cairn_image_index *index, const char *name,
+			   const struct cairn_digest *root)
+{
+	size_t low = 0, high = index->n;
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+		if (strcmp(index->list[mid]->name, name) < 0) {
+			low = mid + 1;
+		} else {
+			high = mid;
+		}
+	}
+	for (; low < index->n && strcmp(index->list[low]->name, name) == 0; low++) {
+		if (root == NULL || cairn_digest_equal(&index->list[low]->target, root))
+			return true;
+	}
+	return false;
+}
+
+/* ---- what a root needs ------------------------------------------------------------------------*/
+
+static size_t search(const struct build *b, const struct cairn_digest *root, bool *found)
+{
+	size_t low = 0, high = b->n_known;
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+		if (cairn_digest_compare(&b->known[mid].root, root) < 0) {
+			low = mid + 1;
+		} else {
+			high = mid;
+		}
+	}
+	*found = low < b->n_known && cairn_digest_equal(&b->known[low].root, root);
+	return low;
+}
+
+static void remember(struct build *b, size_t at, const struct cairn_digest *root,
+		     const struct cairn_needs *needs)
+{
+	b->known = grow(b->known, b->n_known, &b->cap_known, sizeof(b->known[0]));
+	memmove(&b->known[at + 1], &b->known[at], (b->n_known - at) * sizeof(b->known[0]));
+	b->n_known++;
+	struct known *k = &b->known[at];
+	*k = (struct known){.root = *root, .n = needs->n};
+	k->needs = calloc(needs->n + 1, sizeof(k->needs[0]));
+	if (k->needs == NULL) abort();
+	for (size_t i = 0; i < needs->n; i++) k->needs[i] = needs->list[i].digest;
+}
+
+static const struct known *needs_of(struct build *b, const struct cairn_digest *root)
+{
+	bool found;
+	size_t at = search(b, root, &found);
+	if (!found) {
+		struct cairn_needs *needs = cairn_graph_needs(b->in->cache, root);
+		remember(b, at, root, needs);
+		cairn_needs_unref(needs);
+	}
+	return &b->known[at];
+}
+
+/* What the history knows completely need not be read. */
+static void take_history(struct build *b)
+{
+	for (size_t i = 0; i < b->out->n_versions; i++) {
+		bool found;
+		const struct cairn_version *v = &b->out->versions[i];
+		if (v->needs == NULL || !v->needs->complete) continue;
+		size_t at = search(b, &v->root, &found);
+		if (!found) remember(b, at, &v->root, v->needs);
+	}
+}
+
+/* ---- holds ------------------------------------------------------------------------------------*/
+
+static const char *keep_text(struct cairn_holds *h, const char *a, const char *b)
+{
+	size_t n = strlen(a) + strlen(b) + 2;
+	char *text = malloc(n);
+	if (text == NULL) abort();
+	snprintf(text, n, "%s%s%s", a, b[0] != '\0' ? "/" : "", b);
+	h->texts = grow(h->texts, h->n_texts, &h->cap_texts, sizeof(h->texts[0]));
+	h->texts[h->n_texts++] = text;
+	return text;
+}
+
+static struct cairn_gc_hold *add(struct build *b, enum cairn_gc_why why, const char *what,
+				 const struct cairn_digest *needs, size_t n)
+{
+	struct cairn_holds *h = b->out;
+	h->list = grow(h->list, h->n, &h->cap, sizeof(h->list[0]));
+	h->list[h->n] = (struct cairn_gc_hold){.why = why, .what = what, .needs = needs, .n = n};
+	return &h->list[h->n++];
+}
+
+static struct cairn_gc_hold *hold(struct build *b, enum cairn_gc_why why, const char *what,
+				  const struct cairn_digest *root)
+{
+	const struct known *k = needs_of(b, root);
+	return add(b, why, what, k->needs, k->n);
+}
+
+static void hold_leases(struct build *b)
+{
+	const struct cairn_listing *l = b->in->listing;
+	for (size_t i = 0; i < l->n_leases; i++) {
+		const struct cairn_listed_lease *lease = &l->leases[i];
+		if (lease->expires_ns != 0 && lease->expires_ns <= b->in->real_ns) continue;
+		const char *what = keep_text(b->out, lease->ns, lease->id);
+		if (lease->flat) {
+			add(b, CAIRN_GC_LEASE, what, lease->content, lease->n);
+			continue;
+		}
+		for (size_t j = 0; j < lease->n; j++) {
+			hold(b, CAIRN_GC_LEASE, what, &lease->content[j]);
+		}
+	}
+}
+
+static void hold_images(struct build *b)
+{
+	const struct cairn_listing *l = b->in->listing;
+	for (size_t i = 0; i < l->n_images; i++) {
+		if (l->images[i].target.alg == 0) continue;
+		hold(b, CAIRN_GC_IMAGE, l->images[i].name, &l->images[i].target);
+	}
+}
+
+/* The first version of the name; n_versions if there is none. Versions are sorted by name. */
+static size_t first_of(const struct cairn_holds *h, const char *name)
+{
+	size_t low = 0, high = h->n_versions;
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+		if (strcmp(h->versions[mid].name, name) < 0) {
+			low = mid + 1;
+		} else {
+			high = mid;
+		}
+	}
+	bool found = low < h->n_versions && strcmp(h->versions[low].name, name) == 0;
+	return found ? low : h->n_versions;
+}
+
+static size_t end_of(const struct cairn_holds *h, size_t first)
+{
+	size_t end = first;
+	while (end < h->n_versions && strcmp(h->versions[end].name, h->versions[first].name) == 0) {
+		end++;
+	}
+	return end;
+}
+
+/* What the container was made from: of its image's name, the version that was current when the
+ * container came. When that was is known to the minute at best, since names are looked at from time
+ * to time: so the first one that was still current later, and the last one that was current
+ * before. */
+static void hold_container(struct build *b, const struct cairn_listed_container *container)
+{
+	const struct cairn_holds *h = b->out;
+	size_t first = first_of(h, container->image), end = first;
+	if (first < h->n_versions) end = end_of(h, first);
+	/* created, in store time; a container from before the store is older than all */
+	int64_t created = b->in->now_ns - (b->in->real_ns - container->created_ns);
+	const struct cairn_version *after = NULL, *before = NULL;
+	for (size_t i = first; i < end; i++) {
+		const struct cairn_version *v = &h->versions[i];
+		if (v->last_ns < created) {
+			if (before == NULL) before = v; /* newest first */
+		} else if (after == NULL || v->first_ns < after->first_ns) {
+			after = v;
+		}
+	}
+	if (after == NULL && before == NULL) return;
+	const char *what = keep_text(b->out, container->ns, container->id);
+	if (after != NULL) hold(b, CAIRN_GC_CONTAINER, what, &after->root);
+	if (before != NULL) hold(b, CAIRN_GC_CONTAINER, what, &before->root);
+}
+
+static void hold_containers(struct build *b)
+{
+	const struct cairn_listing *l = b->in->listing;
+	for (size_t i = 0; i < l->n_containers; i++) {
+		if (l->containers[i].image[0] != '\0') hold_container(b, &l->containers[i]);
+	}
+}
+
+static void hold_pins(struct build *b)
+{
+	struct cairn_holds *h = b->out;
+	for (size_t i = 0; i < h->n_pins; i++) {
+		struct cairn_digest digest;
+		struct cairn_err ignored;
+		const char *target = h->pins[i].target;
+		if (cairn_digest_parse(target, strlen(target), &digest, &ignored) == CAIRN_OK) {
+			hold(b, CAIRN_GC_PIN, target, &digest);
+			continue;
+		}
+		size_t at = first_of(h, target);
+		if (at < h->n_versions) hold(b, CAIRN_GC_PIN, target, &h->versions[at].root);
+	}
+}
+
+/* ---- versions ---------------------------------------------------------------------------------*/
+
+/* The newest ones of one name, if it is in use or was lately. */
+static void hold_name(struct build *b, size_t first, size_t end)
+{
+	struct cairn_holds *h = b->out;
+	const struct cairn_holds_input *in = b->in;
+	const char *name = h->versions[first].name;
+	bool prune = in->prune != NULL && strcmp(in->prune, name) == 0;
+	bool lately = in->now_ns - h->versions[first].last_ns < in->keep_versions_ns;
+	bool active = !in->sure || lately || cairn_image_index_has(&h->images, name, NULL);
+	size_t keep = active && cairn_name_moves(name) ? (size_t)in->keep_versions : 0;
+	if (prune && keep > (size_t)in->prune_keep) keep = (size_t)in->prune_keep;
+	for (size_t i = first; i < end; i++) {
+		h->kept[i] = i - first < keep;
+		h->pruned[i] = prune && i - first >= (size_t)in->prune_keep;
+		if (!h->kept[i] && !h->pruned[i]) continue;
+		struct cairn_gc_hold *one = hold(b, h->kept[i] ? CAIRN_GC_VERSION : CAIRN_GC_PRUNE,
+						 name, &h->versions[i].root);
+		one->last_ns = h->versions[i].last_ns;
+	}
+}
+
+static void hold_versions(struct build *b)
+{
+	struct cairn_holds *h = b->out;
+	for (size_t first = 0, end; first < h->n_versions; first = end) {
+		end = end_of(h, first);
+		hold_name(b, first, end);
+	}
+}
+
+void cairn_holds_build(const struct cairn_holds_input *in, struct cairn_holds *ret)
+{
+	struct build b = {.in = in, .out = ret};
+	*ret = (struct cairn_holds){0};
+	ret->n_versions = cairn_cache_versions(in->cache, NULL, &ret->versions);
+	ret->n_pins = cairn_cache_pins(in->cache, &ret->pins);
+	cairn_image_index_init(&ret->images, in->listing);
+	ret->kept = calloc(ret->n_versions + 1, sizeof(bool));
+	ret->pruned = calloc(ret->n_versions + 1, sizeof(bool));
+	if (ret->kept == NULL || ret->pruned == NULL) abort();
+	take_history(&b);
+	if (in->listing != NULL) {
+		hold_leases(&b);
+		hold_containers(&b);
+		hold_images(&b);
+	}
+	hold_pins(&b);
+	hold_versions(&b);
+	/* Their digests are the holds' from here on. */
+	for (size_t i = 0; i < b.n_known; i++) {
+		ret->texts = grow(ret->texts, ret->n_texts, &ret->cap_texts, sizeof(char *));
+		ret->texts[ret->n_texts++] = (char *)b.known[i].needs;
+	}
+	free(b.known);
+}
+
+void cairn_holds_fini(struct cairn_holds *h)
+{
+	for (size_t i = 0; i < h->n_texts; i++) free(h->texts[i]);
+	free(h->texts);
+	free(h->list);
+	free(h->kept);
+	free(h->pruned);
+	cairn_image_index_fini(&h->images);
+	cairn_versions_free(h->versions, h->n_versions);
+	cairn_pins_free(h->pins, h->n_pins);
+	*h = (struct cairn_holds){0};
+}
