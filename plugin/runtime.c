@@ -52,8 +52,9 @@ struct cairn_runtime {
 	pid_t clients[CLIENTS_MAX];	    /* guarded by mu: who connected lately, a ring */
 	size_t clients_next;		    /* guarded by mu */
 	bool connected;			    /* guarded by mu: one came since the last look */
-	pid_t client;			    /* the thread's own: our containerd; 0: not met yet */
-	struct cairn_digest_set missing;    /* the thread's own */
+	uint64_t serving;		    /* the thread's own: the ticket of this listing */
+	pid_t client;			    /* likewise: our containerd; 0: not met yet */
+	struct cairn_digest_set missing;    /* likewise */
 	bool complained;		    /* likewise: that containerd is away */
 };
 
@@ -129,13 +130,13 @@ void cairn_runtime_connected(struct cairn_runtime *rt, pid_t pid)
 
 /* ---- one listing ------------------------------------------------------------------------------*/
 
-static void note_failure(struct cairn_runtime *rt, uint64_t serves, const struct cairn_err *err)
+static void note_failure(struct cairn_runtime *rt, const struct cairn_err *err)
 {
 	pthread_mutex_lock(&rt->mu);
 	rt->status.reachable = false;
 	rt->status.failures++;
 	snprintf(rt->status.error, sizeof(rt->status.error), "%s", err->msg);
-	rt->tried = serves;
+	rt->tried = rt->serving;
 	rt->why = *err;
 	pthread_cond_broadcast(&rt->served);
 	bool stop = rt->stop;
@@ -165,7 +166,7 @@ static void log_listed(bool news, const struct cairn_listing *now,
 }
 
 /* now is rt's from here on. */
-static void note_success(struct cairn_runtime *rt, uint64_t serves, struct cairn_listing *now,
+static void note_success(struct cairn_runtime *rt, struct cairn_listing *now,
 			 const struct cairn_reconciled *result)
 {
 	pthread_mutex_lock(&rt->mu);
@@ -186,7 +187,7 @@ static void note_success(struct cairn_runtime *rt, uint64_t serves, struct cairn
 	st->released += result->released;
 	struct cairn_listing *old = rt->last;
 	rt->last = now;
-	rt->tried = rt->listed = serves;
+	rt->tried = rt->listed = rt->serving;
 	rt->images_at_ns = now_ns() + rt->images_ms * CAIRN_NS_PER_MS; /* seen just now */
 	pthread_cond_broadcast(&rt->served);
 	pthread_mutex_unlock(&rt->mu);
@@ -205,12 +206,9 @@ static bool list_once(struct cairn_runtime *rt)
 {
 	struct cairn_err err;
 	struct cairn_listing *now = NULL;
-	pthread_mutex_lock(&rt->mu);
-	uint64_t serves = rt->tickets;
-	pthread_mutex_unlock(&rt->mu);
 	enum cairn_listing_client client = look_at_client(rt);
 	if (cairn_lister_list(&rt->lister, rt->clock, &now, &err) != CAIRN_OK) {
-		note_failure(rt, serves, &err);
+		note_failure(rt, &err);
 		return false;
 	}
 	now->client = client;
@@ -224,7 +222,7 @@ static bool list_once(struct cairn_runtime *rt)
 	cairn_digest_set_fini(&rt->missing);
 	rt->missing = result.missing_set;
 	tell_images(rt, now); /* before those who wait for the listing decide anything by it */
-	note_success(rt, serves, now, &result);
+	note_success(rt, now, &result);
 	return true;
 }
 
@@ -287,7 +285,10 @@ static enum turn wait_for_turn(struct cairn_runtime *rt, int64_t list_at_ns)
 {
 	pthread_mutex_lock(&rt->mu);
 	enum turn turn = next_turn_locked(rt, list_at_ns);
-	if (turn == TURN_LIST) rt->requested = false;
+	if (turn == TURN_LIST) {
+		rt->requested = false;
+		rt->serving = rt->tickets;
+	}
 	pthread_mutex_unlock(&rt->mu);
 	return turn;
 }
