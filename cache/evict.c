@@ -14,9 +14,11 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "cache/mem.h"
 #include "cache/store.h"
 
 #define WALK_STEP 1024 /* blobs looked at under one lock */
+#define MARK_STEP 256  /* blobs chosen under one lock */
 
 int64_t cairn_cache_now_ns(struct cairn_cache *c)
 {
@@ -148,26 +150,37 @@ static void finish(struct cairn_cache *c, struct blob *b, struct cairn_eviction 
 	blob_unref(b); /* the table's */
 }
 
+static size_t choose(struct cairn_cache *c, struct cairn_eviction *list, size_t n,
+		     struct blob **chosen)
+{
+	size_t any = 0;
+	for (size_t from = 0; from < n; from += MARK_STEP) {
+		lock(&c->mu);
+		for (size_t i = from; i < n && i < from + MARK_STEP; i++) {
+			chosen[i] = begin_locked(c, &list[i]);
+			any += chosen[i] != NULL;
+		}
+		unlock(&c->mu);
+	}
+	return any;
+}
+
 enum cairn_code cairn_cache_evict(struct cairn_cache *c, struct cairn_eviction *list, size_t n,
 				  struct cairn_err *err)
 {
-	struct blob *chosen[CAIRN_EVICT_MAX];
-	size_t any = 0;
 	assert(n <= CAIRN_EVICT_MAX);
-	lock(&c->mu);
-	for (size_t i = 0; i < n; i++) {
-		chosen[i] = begin_locked(c, &list[i]);
-		any += chosen[i] != NULL;
+	struct blob **chosen = mem_zero(n * sizeof(struct blob *));
+	enum cairn_code code = CAIRN_OK;
+	if (choose(c, list, n, chosen) > 0) {
+		code = writer_sync(c, err);
+		for (size_t i = 0; i < n; i++) {
+			if (chosen[i] == NULL) continue;
+			finish(c, chosen[i], &list[i], code == CAIRN_OK);
+			blob_unref(chosen[i]);
+		}
+		if (code == CAIRN_OK) reserve_keep(c);
 	}
-	unlock(&c->mu);
-	if (any == 0) return CAIRN_OK;
-	enum cairn_code code = writer_sync(c, err);
-	for (size_t i = 0; i < n; i++) {
-		if (chosen[i] == NULL) continue;
-		finish(c, chosen[i], &list[i], code == CAIRN_OK);
-		blob_unref(chosen[i]);
-	}
-	if (code == CAIRN_OK) reserve_keep(c);
+	free(chosen);
 	return code;
 }
 

@@ -5,7 +5,7 @@
 #include "cache/cache.h"
 #include "cache/gc.h"
 
-#define CAIRN_EVICT_MAX 64 /* blobs of one call */
+#define CAIRN_EVICT_MAX 4096 /* blobs of one call, which costs one flush of the index */
 
 /* The store's own time: it began as real time when the index was made, and runs with boot time
  * while the store is open. Idle times are differences of it, so that neither a jump of the wall
