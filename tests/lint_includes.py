@@ -25,7 +25,7 @@ PUBLIC = {
     "rpc": {"rpc/rpc.h", "rpc/wire.h"},
     "config": {"config/config.h"},
     "plugin": {"plugin/plugin.h"},
-    "oci": {"oci/oci.h"},
+    "oci": {"oci/oci.h", "oci/registry.h"},
     "p2p": {"p2p/p2p.h"},
 }
 OPTION_HEADERS = re.compile(r"^(cache/cache|plugin/plugin|p2p/p2p|oci/oci)\.h$|^[a-z0-9]+/opts\.h$")
