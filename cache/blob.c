@@ -392,6 +392,18 @@ void cairn_cache_release(struct cairn_cache *c, const struct cairn_digest *diges
 	unlock(&c->mu);
 }
 
+void cairn_cache_add_owner(struct cairn_cache *c, const struct cairn_digest *digest,
+			   const char *owner)
+{
+	lock(&c->mu);
+	struct blob *b = blob_find_locked(c, digest);
+	if (b != NULL && !blob_has_owner(b, owner)) {
+		blob_add_owner_locked(b, owner);
+		writer_add_blob_locked(c, b);
+	}
+	unlock(&c->mu);
+}
+
 bool cairn_cache_reference(struct cairn_cache *c, const struct cairn_digest *digest)
 {
 	lock(&c->mu);

@@ -137,6 +137,10 @@ CAIRN_CHECKED enum cairn_code cairn_cache_set_labels(struct cairn_cache *cache,
  * dropped. Unknown digests are fine. Memory only (a dropped file is unlinked in the background). */
 void cairn_cache_release(struct cairn_cache *cache, const struct cairn_digest *digest);
 
+/* One more owner of a blob that is here. Memory only. */
+void cairn_cache_add_owner(struct cairn_cache *cache, const struct cairn_digest *digest,
+			   const char *owner);
+
 /* Somebody records it: CACHED becomes REFERENCED. Returns false if it is not here. Memory only. */
 bool cairn_cache_reference(struct cairn_cache *cache, const struct cairn_digest *digest);
 
@@ -232,7 +236,9 @@ struct cairn_ingest_spec {
 	/* The digest that the ref stands for, alg 0 for none. With one, the blob is published in
 	 * the write that reaches total, and a blob that is here already may prefill the ingest. */
 	struct cairn_digest want;
-	bool prefill;	  /* allow that */
+	bool prefill; /* allow that */
+	bool own;     /* the store's own, for bytes that it gets for itself: its ref is in a space
+		       * apart, which no walk, status or abort by ref reaches */
 	bool owners_only; /* allow it only if owner is one of the blob's owners */
 };
 
@@ -262,6 +268,10 @@ CAIRN_CHECKED enum cairn_code cairn_ingest_get_status(struct cairn_ingest *ing,
 /* Later messages may correct these: total 0 and alg 0 leave them as they are. Memory only. */
 void cairn_ingest_expect(struct cairn_ingest *ing, uint64_t total,
 			 const struct cairn_digest *expected);
+
+/* As prefill at the opening, for a blob that came since: offset becomes total, and the blob is
+ * pinned. Only before the first write of the session. Returns whether it did. Memory only. */
+bool cairn_ingest_prefill(struct cairn_ingest *ing, bool owners_only);
 
 /* Make sure of a prefilled ingest's promise while its writer may still be told: the blob's file is
  * there and every piece is proved. Anything but a prefilled or published ingest is OK at once.
@@ -320,6 +330,11 @@ void cairn_cache_abort(struct cairn_cache *cache, const char *ref);
 CAIRN_CHECKED enum cairn_code cairn_cache_ingest_status(struct cairn_cache *cache, const char *ref,
 							struct cairn_ingest_status *ret,
 							struct cairn_err *err);
+
+/* Does somebody (but the store itself) write bytes that are to become this digest? *ret_offset is
+ * how far the furthest is. Memory only. */
+bool cairn_cache_is_written(struct cairn_cache *cache, const struct cairn_digest *digest,
+			    uint64_t *ret_offset);
 
 /* Walk all ingests in ref order, as cairn_cache_next does: those after ref (NULL: from the start).
  */

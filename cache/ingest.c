@@ -1,4 +1,6 @@
 /* Ingests by ref, and the sessions on them: memory only. */
+#include <stdio.h>
+
 #include "cache/mem.h"
 #include "cache/store.h"
 
@@ -123,7 +125,11 @@ static enum cairn_code check_spec(const struct cairn_ingest_spec *spec, struct c
 	if (spec->ref == NULL || spec->ref[0] == '\0') {
 		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT, "ingest without a ref");
 	}
-	if (strlen(spec->ref) > CAIRN_REF_MAX) {
+	if (spec->ref[0] == OWN_MARK) {
+		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
+				     "a ref may not begin with the byte 0x%02x", OWN_MARK);
+	}
+	if (strlen(spec->ref) + spec->own > CAIRN_REF_MAX) {
 		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
 				     "ref \"%.64s...\" has %zu bytes, at most %d are allowed",
 				     spec->ref, strlen(spec->ref), CAIRN_REF_MAX);
@@ -145,18 +151,14 @@ static enum cairn_code check_spec(const struct cairn_ingest_spec *spec, struct c
 	return CAIRN_OK;
 }
 
-static bool may_prefill_locked(const struct cairn_ingest_spec *spec, const struct blob *b)
+/* What the ingest is to become is here: its bytes are the blob's from now on. */
+static void prefill_locked(struct cairn_cache *c, struct ingest *ing, bool owners_only)
+	CAIRN_REQUIRES(&c->mu)
 {
-	if (b == NULL || b->damaged || spec->total == 0 || b->size != spec->total) return false;
-	return !spec->owners_only || (spec->owner != NULL && blob_has_owner(b, spec->owner));
-}
-
-static void prefill_locked(struct cairn_cache *c, struct ingest *ing,
-			   const struct cairn_ingest_spec *spec) CAIRN_REQUIRES(&c->mu)
-{
-	if (!spec->prefill || spec->want.alg == 0) return;
-	struct blob *b = blob_find_locked(c, &spec->want);
-	if (b == ing->blob || !may_prefill_locked(spec, b)) return;
+	struct blob *b = ing->want.alg != 0 ? blob_find_locked(c, &ing->want) : NULL;
+	if (b == NULL || b == ing->blob || b->damaged) return;
+	if (ing->total == 0 || b->size != ing->total) return;
+	if (owners_only && (ing->owner == NULL || !blob_has_owner(b, ing->owner))) return;
 	ingest_publish_locked(c, ing, blob_ref(b));
 	ing->running = b->digest;
 	ing->updated_ns = cairn_real_ns(c->clock);
@@ -184,10 +186,10 @@ static void resume_locked(struct cairn_cache *c, struct ingest *ing,
 	}
 }
 
-static struct ingest *start_locked(struct cairn_cache *c, size_t at,
+static struct ingest *start_locked(struct cairn_cache *c, size_t at, const char *ref,
 				   const struct cairn_ingest_spec *spec) CAIRN_REQUIRES(&c->mu)
 {
-	struct ingest *ing = ingest_new(spec->ref);
+	struct ingest *ing = ingest_new(ref);
 	ing->want = spec->want;
 	ingest_restart_locked(c, ing);
 	ing->started_ns = ing->updated_ns;
@@ -200,7 +202,13 @@ static enum cairn_code open_locked(struct cairn_cache *c, const struct cairn_ing
 	CAIRN_REQUIRES(&c->mu)
 {
 	bool found;
-	size_t at = ingest_search_locked(c, spec->ref, &found);
+	char own[CAIRN_REF_MAX + 1];
+	const char *ref = spec->ref;
+	if (spec->own) {
+		snprintf(own, sizeof(own), "%c%s", OWN_MARK, spec->ref);
+		ref = own;
+	}
+	size_t at = ingest_search_locked(c, ref, &found);
 	struct ingest *ing = found ? c->ingests[at] : NULL;
 	if (found && ing->session != NULL) {
 		return cairn_err_set(err, CAIRN_UNAVAILABLE,
@@ -213,12 +221,13 @@ static enum cairn_code open_locked(struct cairn_cache *c, const struct cairn_ing
 	if (found) {
 		resume_locked(c, ing, spec);
 	} else {
-		ing = start_locked(c, at, spec);
+		ing = start_locked(c, at, ref, spec);
 	}
 	if (spec->total > 0) ing->total = spec->total;
 	free(ing->owner);
 	ing->owner = spec->owner != NULL ? mem_dup(spec->owner) : NULL;
-	prefill_locked(c, ing, spec);
+	/* Not what an earlier opening said, but this one. */
+	if (spec->prefill && spec->total > 0) prefill_locked(c, ing, spec->owners_only);
 	ing->session = s;
 	ing->touched_ns = cairn_boot_ns(c->clock);
 	if (ing->blob != NULL) blob_pin_locked(ing->blob);
@@ -285,10 +294,22 @@ void cairn_ingest_abort(struct cairn_ingest *s)
 void cairn_cache_abort(struct cairn_cache *c, const char *ref)
 {
 	bool found;
+	if (ref[0] == OWN_MARK) return;
 	lock(&c->mu);
 	size_t at = ingest_search_locked(c, ref, &found);
 	if (found) ingest_remove_locked(c, c->ingests[at]);
 	unlock(&c->mu);
+}
+
+bool cairn_ingest_prefill(struct cairn_ingest *s, bool owners_only)
+{
+	struct cairn_cache *c = s->cache;
+	lock(&c->mu);
+	bool current = session_current_locked(s);
+	if (current && s->ingest->blob == NULL) prefill_locked(c, s->ingest, owners_only);
+	bool is = current && s->ingest->blob != NULL;
+	unlock(&c->mu);
+	return is;
 }
 
 void cairn_ingest_expect(struct cairn_ingest *s, uint64_t total,
@@ -362,9 +383,9 @@ enum cairn_code cairn_ingest_get_status(struct cairn_ingest *s, struct cairn_ing
 enum cairn_code cairn_cache_ingest_status(struct cairn_cache *c, const char *ref,
 					  struct cairn_ingest_status *ret, struct cairn_err *err)
 {
-	bool found;
+	bool found = false;
 	lock(&c->mu);
-	size_t at = ingest_search_locked(c, ref, &found);
+	size_t at = ref[0] != OWN_MARK ? ingest_search_locked(c, ref, &found) : 0;
 	if (found) ingest_fill_locked(c->ingests[at], ret);
 	unlock(&c->mu);
 	return found ? CAIRN_OK
@@ -378,9 +399,27 @@ size_t cairn_cache_next_ingest(struct cairn_cache *c, const char *after,
 	size_t n = 0;
 	lock(&c->mu);
 	size_t at = after != NULL ? ingest_search_locked(c, after, &found) : 0;
-	for (at += found; at < c->ingests_n && n < max; at++, n++) {
-		ingest_fill_locked(c->ingests[at], &ret[n]);
+	for (at += found; at < c->ingests_n && n < max; at++) {
+		if (c->ingests[at]->ref[0] == OWN_MARK) continue;
+		ingest_fill_locked(c->ingests[at], &ret[n++]);
 	}
 	unlock(&c->mu);
 	return n;
+}
+
+bool cairn_cache_is_written(struct cairn_cache *c, const struct cairn_digest *digest,
+			    uint64_t *ret_offset)
+{
+	bool found = false;
+	*ret_offset = 0;
+	lock(&c->mu);
+	for (size_t i = 0; i < c->ingests_n; i++) {
+		const struct ingest *ing = c->ingests[i];
+		if (ing->session == NULL || ing->blob != NULL || ing->ref[0] == OWN_MARK) continue;
+		if (!cairn_digest_equal(&ing->want, digest)) continue;
+		found = true;
+		if (ing->offset > *ret_offset) *ret_offset = ing->offset;
+	}
+	unlock(&c->mu);
+	return found;
 }

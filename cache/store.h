@@ -414,6 +414,7 @@ enum cairn_code data_cut(struct cairn_cache *c, struct ingest_data *d, uint64_t 
 			 struct cairn_err *err);
 
 /* ingest.c */
+#define OWN_MARK '\x1f' /* first byte of the refs that are the store's own */
 struct ingest *ingest_new(const char *ref);
 void ingest_unref(struct ingest *ing);
 size_t ingest_search_locked(struct cairn_cache *c, const char *ref, bool *found)

@@ -712,6 +712,82 @@ static void open__is_bounded(void **state)
 	assert_int_equal(stats.ingests, CAIRN_INGESTS_MAX);
 }
 
+/* ---- the store's own ---- */
+
+static struct cairn_ingest *open_own(struct store *s, const struct content *c)
+{
+	struct cairn_err err;
+	struct cairn_ingest *ing = NULL;
+	struct cairn_ingest_spec spec = {
+		.ref = "fill", .total = c->n, .want = c->digest, .own = true};
+	assert_ok(cairn_ingest_open(s->cache, &spec, &ing, &err));
+	return ing;
+}
+
+static void own__is_seen_by_nobody(void **state)
+{
+	struct store *s = *state;
+	struct cairn_err err;
+	struct cairn_ingest_status st;
+	uint64_t offset;
+	struct content c = content_new(5000, 400);
+	struct cairn_ingest *own = open_own(s, &c);
+	assert_ok(put(own, 0, c.data, 2000, &err));
+	assert_int_equal(cairn_cache_next_ingest(s->cache, NULL, &st, 1), 0);
+	assert_code(cairn_cache_ingest_status(s->cache, "fill", &st, &err), CAIRN_NOT_FOUND);
+	assert_code(cairn_cache_ingest_status(s->cache,
+					      "\x1f"
+					      "fill",
+					      &st, &err),
+		    CAIRN_NOT_FOUND);
+	cairn_cache_abort(s->cache, "fill");
+	cairn_cache_abort(s->cache, "\x1f"
+				    "fill");
+	assert_false(cairn_cache_is_written(s->cache, &c.digest, &offset));
+	struct cairn_ingest_spec spec = {.ref = "\x1f"
+						"fill"};
+	struct cairn_ingest *other = NULL;
+	assert_code(cairn_ingest_open(s->cache, &spec, &other, &err), CAIRN_INVALID_ARGUMENT);
+	/* the same ref, of somebody else, is another ingest */
+	other = open_ref(s, "fill", &c, true, true);
+	assert_int_equal(status_of(other).offset, 0);
+	assert_true(cairn_cache_is_written(s->cache, &c.digest, &offset));
+	cairn_ingest_close(other);
+	cairn_ingest_close(own);
+	store_reopen(s); /* it goes on where it was */
+	own = open_own(s, &c);
+	assert_int_equal(status_of(own).offset, 2000);
+	assert_ok(put(own, 2000, c.data + 2000, 3000, &err));
+	assert_true(cairn_ingest_is_published(own));
+	cairn_ingest_abort(own);
+	cairn_ingest_close(own);
+	assert_int_equal(state_of(s, &c.digest), CAIRN_BLOB_CACHED);
+	content_free(&c);
+}
+
+static void prefill__of_a_blob_that_came_since(void **state)
+{
+	struct store *s = *state;
+	struct cairn_err err;
+	struct cairn_ingest_status st;
+	struct content c = content_new(5000, 401);
+	struct cairn_ingest *ing = open_ref(s, "pull", &c, true, true);
+	assert_false(cairn_ingest_prefill(ing, false));
+	struct cairn_ingest *own = open_own(s, &c);
+	assert_ok(put(own, 0, c.data, c.n, &err));
+	cairn_ingest_abort(own);
+	cairn_ingest_close(own);
+	assert_false(cairn_ingest_prefill(ing, true)); /* "ns" is no owner of it yet */
+	cairn_cache_add_owner(s->cache, &c.digest, "ns");
+	assert_true(cairn_ingest_prefill(ing, true));
+	assert_int_equal(status_of(ing).offset, c.n);
+	/* the client still counts from where it began */
+	assert_ok(cairn_ingest_commit(ing, 0, c.n, &c.digest, &st, &err));
+	cairn_ingest_close(ing);
+	assert_int_equal(state_of(s, &c.digest), CAIRN_BLOB_REFERENCED);
+	content_free(&c);
+}
+
 #define ingest_test(f) cmocka_unit_test_setup_teardown(f, store_setup_open, store_teardown)
 
 int main(void)
@@ -750,6 +826,8 @@ int main(void)
 		ingest_test(abort__ends_an_open_session),
 		ingest_test(handle__outlives_close_for_those_who_hold_it),
 		ingest_test(walk__sees_every_ref_in_order),
+		ingest_test(own__is_seen_by_nobody),
+		ingest_test(prefill__of_a_blob_that_came_since),
 	};
 	return cmocka_run_group_tests_name("cache/ingest", tests, NULL, NULL);
 }
