@@ -1,11 +1,5 @@
 /* Manifests and indexes: from JSON to the blobs that they need.
  *
- * The bytes are whatever a registry sent. What jansson would spend on them is bounded before it
- * sees them: its parser recurses, on a stack that may be a fiber's 64 KiB, and an array or object
- * costs it up to a hundred times the two bytes that it is written in. It refuses by itself what is
- * not UTF-8, NUL, numbers that fit in nothing, and text after the end; duplicate keys are refused
- * because readers differ in which of them they take.
- *
  * A field that is null counts as absent: that is how Go writes an empty list.
  * Spec: OCI image-spec manifest.md, image-index.md, descriptor.md; of its artifact manifest, which
  * was withdrawn before 1.1, mediaType, blobs and subject. */
@@ -17,10 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "oci/json.h"
 #include "oci/show.h"
 
-#define JSON_DEPTH_MAX 64	   /* containers in containers; a manifest has 5, a config 4 */
-#define JSON_VALUES_MAX (1u << 17) /* a full index of 4096 entries has some 80,000 */
 #define SIZE_MAX_BYTES (INT64_C(1) << 43) /* CAIRN_BLOB_SIZE_MAX of cache/cache.h */
 
 static const char artifact_type[] = "application/vnd.oci.artifact.manifest.v1+json";
@@ -41,81 +34,6 @@ enum cairn_media cairn_media_of(const char *media_type)
 		if (strcmp(types[i].name, media_type) == 0) return types[i].media;
 	}
 	return CAIRN_MEDIA_OTHER;
-}
-
-/* ---- bounds, before parsing --------------------------------------------------------------------
- */
-
-/* The end of the string that begins at json[at]: its closing quote, or len. */
-static size_t string_end(const char *json, size_t len, size_t at)
-{
-	for (at++; at < len && json[at] != '"'; at++) {
-		if (json[at] == '\\') at++;
-	}
-	return at;
-}
-
-/* Count what the parser would make of the text. Where that is not JSON the count is wrong, but the
- * parser stops there. */
-static enum cairn_code check_bounds(const char *json, size_t len, struct cairn_err *err)
-{
-	size_t depth = 0, values = 1;
-	for (size_t i = 0; i < len; i++) {
-		switch (json[i]) {
-		case '"':
-			i = string_end(json, len, i);
-			break;
-		case '{':
-		case '[':
-			depth++;
-			values++;
-			break;
-		case '}':
-		case ']':
-			if (depth > 0) depth--;
-			break;
-		case ',':
-			values++;
-			break;
-		default:
-			break;
-		}
-		if (depth > JSON_DEPTH_MAX) {
-			return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
-					     "JSON nested deeper than %d at byte %zu",
-					     JSON_DEPTH_MAX, i + 1);
-		}
-		if (values > JSON_VALUES_MAX) {
-			return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
-					     "more than %u JSON values", JSON_VALUES_MAX);
-		}
-	}
-	return CAIRN_OK;
-}
-
-static void json_freep(json_t **p)
-{
-	json_decref(*p);
-}
-
-static enum cairn_code load(const char *json, size_t len, json_t **ret, struct cairn_err *err)
-{
-	json_error_t why;
-	char shown[CAIRN_SHOW_MAX + 4];
-	if (len == 0) return cairn_err_set(err, CAIRN_INVALID_ARGUMENT, "not JSON: empty");
-	if (len > CAIRN_MANIFEST_BYTES_MAX) {
-		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
-				     "too long for a manifest: %zu bytes of at most %u", len,
-				     CAIRN_MANIFEST_BYTES_MAX);
-	}
-	enum cairn_code code = check_bounds(json, len, err);
-	if (code != CAIRN_OK) return code;
-	*ret = json_loadb(json, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &why);
-	if (*ret != NULL) return CAIRN_OK;
-	if (json_error_code(&why) == json_error_out_of_memory) abort();
-	return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
-			     "not JSON that can be taken, at byte %d: %s", why.position,
-			     cairn_show(why.text, strlen(why.text), shown));
 }
 
 /* ---- fields ------------------------------------------------------------------------------------
@@ -363,9 +281,9 @@ static enum cairn_code parse_document(const json_t *doc, struct cairn_manifest *
 enum cairn_code cairn_manifest_parse(const void *json, size_t len, struct cairn_manifest *ret,
 				     struct cairn_err *err)
 {
-	cairn_auto(json_freep) json_t *doc = NULL;
+	cairn_auto(cairn_json_freep) json_t *doc = NULL;
 	struct cairn_manifest m = {0};
-	enum cairn_code code = load(json, len, &doc, err);
+	enum cairn_code code = cairn_json_load(json, len, &doc, err);
 	if (code != CAIRN_OK) return code;
 	if (json_is_object(doc)) code = parse_document(doc, &m, err);
 	if (code != CAIRN_OK) {

@@ -89,4 +89,33 @@ CAIRN_CHECKED enum cairn_code cairn_manifest_parse(const void *json, size_t len,
 						   struct cairn_err *err);
 void cairn_manifest_fini(struct cairn_manifest *manifest); /* children freed, all zero */
 
+/* ---- platforms ---------------------------------------------------------------------------------
+ * Spec: image-spec image-index.md, platform; normalised and matched as containerd does. */
+
+struct cairn_platform {
+	char os[32], arch[32], variant[32]; /* variant "": any */
+};
+
+#define CAIRN_PLATFORM_STR 100
+
+/* "linux/arm64/v8", "linux/amd64"; "arm64" alone is of linux. Common other names (x86_64, aarch64,
+ * armhf) become the usual ones. Errors: INVALID_ARGUMENT. */
+CAIRN_CHECKED enum cairn_code cairn_platform_parse(const char *text, struct cairn_platform *ret,
+						   struct cairn_err *err);
+const char *cairn_platform_format(const struct cairn_platform *p,
+				  char buf[static CAIRN_PLATFORM_STR]);
+
+/* Of the machine that this runs on. */
+void cairn_platform_node(struct cairn_platform *ret);
+
+/* Does what is offered run where want is asked for? 0: no; else the higher, the better. An offer
+ * without os and arch (as of an artifact) fits everywhere, worst. */
+int cairn_platform_fits(const struct cairn_platform *want, const struct cairn_platform *offered);
+
+/* What an image's config says that it runs on. All "" if it says nothing.
+ * Errors: INVALID_ARGUMENT (no JSON). */
+CAIRN_CHECKED enum cairn_code cairn_platform_of_config(const void *json, size_t len,
+						       struct cairn_platform *ret,
+						       struct cairn_err *err);
+
 #endif
