@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "plugin/content.h"
 #include "plugin/content_request.h"
+#include "plugin/content_wait.h"
 #include "plugin/ref.h"
 
 typedef Containerd__Services__Content__V1__WriteContentResponse pb_response;
@@ -25,7 +26,10 @@ struct session {
 	struct cairn_content_service *service;
 	struct cairn_ingest *ing; /* a reference that outlives the close */
 	bool closed;
-	bool manifest;	  /* the ref is that of a manifest or an index */
+	bool manifest;		  /* the ref is that of a manifest or an index */
+	uint64_t negotiated;	  /* the offset that the opening STAT said */
+	bool settled;		  /* the client was told the offset that it goes on from */
+	struct cairn_digest want; /* of the ref; alg 0: none */
 	bool unconfirmed; /* told offset == total of a blob that nobody has looked at since */
 	uint64_t total;	  /* what the client said last; 0: nothing */
 	struct cairn_digest expected; /* likewise; alg 0: nothing */
@@ -89,6 +93,7 @@ static enum cairn_code open_ingest(struct session *s, struct cairn_call *call,
 	};
 	enum cairn_code rc = open_patiently(s, call, &spec, err);
 	s->unconfirmed = rc == CAIRN_OK && cairn_ingest_is_published(s->ing);
+	if (spec.prefill) s->want = spec.want;
 	return rc;
 }
 
@@ -140,6 +145,10 @@ static enum cairn_code commit(struct session *s, struct cairn_err *err)
 	if (rc) return rc;
 	/* Bytes may come with the commit; and offset 0 on what has bytes starts again, unless all
 	 * of them are there without the client having sent them (prefilled: it counts from 0). */
+	/* Kept waiting until the blob was there, the client counts from where it began. */
+	if (s->in.data_len == 0 && offset == s->negotiated && cairn_ingest_is_published(s->ing)) {
+		offset = 0;
+	}
 	bool restart = offset == 0 && s->st.offset > 0 && !cairn_ingest_is_published(s->ing);
 	if (s->in.data_len > 0 || restart) {
 		rc = write_data(s, err);
@@ -238,6 +247,17 @@ static void announce_image(const struct session *s, enum cairn_code rc)
 	}
 }
 
+/* The second STAT may wait for the blob; what it says stands from then on. */
+static void settle(struct session *s, struct cairn_call *call)
+{
+	bool may = !s->settled && s->in.action == CAIRN_WRITE_STAT && s->want.alg != 0 &&
+		   s->total > 0 && !cairn_ingest_is_published(s->ing);
+	s->settled = true;
+	if (may && cairn_content_wait(s->service, call, s->ing, &s->want, s->total)) {
+		s->unconfirmed = true;
+	}
+}
+
 /* One message, but for its answer. opening: the stream's first. */
 static enum cairn_code act(struct session *s, struct cairn_call *call, bool opening,
 			   struct cairn_err *err)
@@ -253,13 +273,16 @@ static enum cairn_code act(struct session *s, struct cairn_call *call, bool open
 	/* What a commit says of size and digest is checked, not noted: if it fails, the ingest
 	 * stays as it was. */
 	if (in->action != CAIRN_WRITE_COMMIT) cairn_ingest_expect(s->ing, in->total, &in->expected);
+	if (!opening) settle(s, call);
 	if (in->action != CAIRN_WRITE_STAT || (s->unconfirmed && !opening)) {
 		enum cairn_code rc = run_job(s, call, err);
 		if (in->action == CAIRN_WRITE_COMMIT) announce_image(s, rc);
 		if (rc) return rc;
 	}
 	if (in->action == CAIRN_WRITE_COMMIT) return CAIRN_OK; /* st is what the commit left */
-	return cairn_ingest_get_status(s->ing, &s->st, err);
+	enum cairn_code rc = cairn_ingest_get_status(s->ing, &s->st, err);
+	if (rc == CAIRN_OK && opening) s->negotiated = s->st.offset;
+	return rc;
 }
 
 /* The next message; only the first one's ref counts. *ret_done: the client has ended its side, or

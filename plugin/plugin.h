@@ -26,6 +26,11 @@
 struct cairn_runtime;
 
 struct cairn_gc;
+struct cairn_fills; /* bytes on their way by cairn's own doing (plugin/fills.h) */
+
+/* After all fills are over, and the services that know them are gone, free it. */
+struct cairn_fills *cairn_fills_new(struct cairn_cache *cache);
+void cairn_fills_free(struct cairn_fills *fills); /* NULL is fine */
 
 struct cairn_content_service {
 	struct cairn_cache *cache;
@@ -33,6 +38,11 @@ struct cairn_content_service {
 	struct cairn_gc *gc;	       /* told of each Delete; or NULL */
 	bool prefill;	  /* answer the opening STAT of a blob that is here with offset == total */
 	bool owners_only; /* ... only for the namespaces that committed it */
+
+	/* Pulls wait for what cairn is getting itself (plugin/content_wait.h). */
+	struct cairn_fills *fills; /* NULL: they do not */
+	int64_t stall_ms;	   /* not longer than so without a byte */
+	uint64_t min_rate;	   /* bytes a second; slower is not waited for */
 };
 
 void cairn_content_service_add(struct cairn_rpc_server *server,
