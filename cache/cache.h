@@ -48,6 +48,7 @@ struct cairn_cache_opts {
 	const struct cairn_clock *clock; /* NULL: cairn_clock_system */
 	uint64_t
 		checkpoint_bytes; /* checkpoint an ingest each time it grew by so much; 0: 64 MiB */
+	uint32_t sync_ms; /* how long who needs a durable row waits for the index; 0: 10 s */
 };
 
 /* Lock the directory, read or rebuild the index, drop what no checkpoint covers.
@@ -57,7 +58,8 @@ CAIRN_CHECKED enum cairn_code cairn_cache_open(const struct cairn_cache_opts *op
 					       struct cairn_cache **ret, struct cairn_err *err);
 
 /* Checkpoint every ingest, write the index back, mark the end as clean, unlock. All blobs, ingests
- * and views must have been given back. NULL is fine. */
+ * and views must have been given back, and no other call may run, nor wait for the index. NULL is
+ * fine. */
 void cairn_cache_close(struct cairn_cache *cache);
 
 struct cairn_cache_stats {

@@ -281,9 +281,12 @@ enum cairn_code index_load_age(struct index *x, int64_t *ret, struct cairn_err *
 }
 
 /* In WAL mode FULL flushes the log at each commit, NORMAL only before a checkpoint. */
-void index_set_durable(struct index *x, bool durable)
+enum cairn_code index_set_durable(struct index *x, bool durable, struct cairn_err *err)
 {
-	(void)run(x, durable ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL");
+	/* Only outside of a transaction. One whose rollback failed is still open. */
+	if (!sqlite3_get_autocommit(x->db)) (void)run(x, "ROLLBACK");
+	int rc = run(x, durable ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL");
+	return rc == SQLITE_OK ? CAIRN_OK : index_error(x, rc, "set durability", err);
 }
 
 enum cairn_code index_mark(struct index *x, bool clean, struct cairn_err *err)

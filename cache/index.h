@@ -124,8 +124,9 @@ void index_put_age(struct index *x, int64_t age_ns);
 CAIRN_CHECKED enum cairn_code index_commit(struct index *x, struct cairn_err *err);
 
 /* From now on a commit returns when it is durable (or again, as usual, when it is consistent).
- * Outside of a transaction. */
-void index_set_durable(struct index *x, bool durable);
+ * Ends a transaction that is open still. */
+CAIRN_CHECKED enum cairn_code index_set_durable(struct index *x, bool durable,
+						struct cairn_err *err);
 
 /* Write meta.clean, flushed, and bring everything into the main database file if no stranger reads
  * it. */

@@ -158,6 +158,7 @@ static struct cairn_cache *new_cache(const struct cairn_cache_opts *opts)
 	c->clock = opts->clock != NULL ? opts->clock : &cairn_clock_system;
 	c->checkpoint_bytes =
 		opts->checkpoint_bytes > 0 ? opts->checkpoint_bytes : CHECKPOINT_BYTES;
+	c->sync_ms = opts->sync_ms > 0 ? opts->sync_ms : SYNC_MS;
 	c->open_boot_ns = cairn_boot_ns(c->clock);
 	c->lock_fd = c->ingest_fd = -1;
 	for (size_t i = 0; i < CAIRN_LEN(c->blob_fds); i++) c->blob_fds[i] = -1;

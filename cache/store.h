@@ -34,6 +34,7 @@
 #define WINDOWS_BYTES_MAX (32u << 20)	 /* mapped in all, unless views in use need more */
 #define WINDOW_IDLE_NS (5 * CAIRN_NS_PER_S)
 #define RESERVE_BYTES (2 << 20) /* given up to open on a full disk */
+#define SYNC_MS 10000
 #define CHECKPOINT_BYTES (UINT64_C(64) << 20)
 #define WRITEBACK_BYTES (UINT64_C(8) << 20) /* dirty bytes after which writeback is started */
 #define USED_SAVE_NS (60 * CAIRN_NS_PER_S)  /* a blob's last use is written so often at most */
@@ -121,13 +122,15 @@ struct blob {
 	struct cairn_digest digest;
 	uint64_t size;
 	atomic_uint refs;	   /* the table's included */
+	atomic_uint held;	   /* by calls that are about to open or pin it; raised under mu */
 	atomic_bool damaged, gone; /* written under mu. gone: not in the table any more */
 	/* guarded by mu */
 	uint8_t state;
 	bool has_row, seen;
-	bool known;    /* somebody may have had a record of it at some time */
-	bool evicting; /* its row goes first; whoever needs it meanwhile clears this */
-	unsigned pins; /* open ingests that promised it; pinned blobs are not dropped */
+	bool known;	   /* somebody may have had a record of it at some time */
+	uint64_t evicting; /* number of the eviction that lets its row go; 0: none. Whoever needs
+			    * it meanwhile clears this */
+	unsigned pins;	   /* open ingests that promised it; pinned blobs are not dropped */
 	int64_t created_ns, updated_ns;
 	int64_t saved_used_ns;		    /* boot time */
 	int64_t referenced_ns, promised_ns; /* boot time */
@@ -223,6 +226,7 @@ struct cairn_ingest {
 struct cairn_cache {
 	const struct cairn_clock *clock;
 	uint64_t checkpoint_bytes;
+	uint32_t sync_ms; /* how long somebody waits for a row to be durable */
 	int64_t open_boot_ns;
 	int64_t age_offset_ns; /* store time minus boot time, while open */
 	char dir[PATH_MAX];
@@ -236,6 +240,7 @@ struct cairn_cache {
 	struct ingest **ingests;	/* sorted by ref */
 	size_t ingests_n, ingests_cap;
 	uint64_t next_id;
+	uint64_t evictions;	   /* so far */
 	struct version **versions; /* sorted by name, then root */
 	size_t versions_n, versions_cap;
 	struct pin **pins; /* sorted by target */
@@ -287,6 +292,17 @@ void writer_stop(struct cairn_cache *c); /* after all rows were written, or cann
 struct blob *blob_new(const struct cairn_digest *digest, uint64_t size);
 struct blob *blob_ref(struct blob *b);
 void blob_unref(struct blob *b);
+/* From finding a blob until its file is open, or it is pinned, it is not evicted. */
+static inline void blob_hold_locked(struct blob *b)
+{
+	atomic_fetch_add(&b->held, 1);
+}
+
+static inline void blob_let_go(struct blob *b)
+{
+	atomic_fetch_sub(&b->held, 1);
+}
+
 struct blob *blob_find_locked(struct cairn_cache *c, const struct cairn_digest *digest)
 	CAIRN_REQUIRES(&c->mu);
 /* Takes over the caller's reference. */
@@ -304,7 +320,8 @@ void blob_add_owner_locked(struct blob *b, const char *owner);
 /* Take out of service and log; cached and unpinned ones are dropped. Sets err to DATA_LOSS. */
 enum cairn_code blob_damaged(struct cairn_cache *c, struct blob *b, const char *why,
 			     struct cairn_err *err);
-/* Its file could not be opened: damage, or (no descriptors, no memory) only a failure. */
+/* Its file could not be opened: damage, or (no descriptors, no memory) only a failure, or
+ * NOT_FOUND: the blob itself is gone. */
 enum cairn_code blob_unopened(struct cairn_cache *c, struct blob *b, int errnum,
 			      struct cairn_err *err);
 void blob_set_damaged_locked(struct cairn_cache *c, struct blob *b, bool damaged)
@@ -384,8 +401,8 @@ struct publish {
 	const char *owner;  /* NULL: none to add */
 	bool *flush_failed; /* NULL or set to true when it was the flush that failed */
 };
-/* *ret is a new reference. *present: the store had it already; the file is still there. *before is
- * the state that it had (0: absent). */
+/* *ret is a new reference, and held until blob_let_go. *present: the store had it already; the file
+ * is still there. *before is the state that it had (0: absent). */
 enum cairn_code publish(struct cairn_cache *c, const struct publish *p, struct blob **ret,
 			bool *present, int *before, struct cairn_err *err);
 

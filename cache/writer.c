@@ -14,8 +14,6 @@
 #define STOP_TRIES 3 /* at the end, a full disk is not waited for */
 #define LOG_EVERY_TRIES 60
 
-#define SYNC_S 10 /* how long somebody waits for a row to be durable */
-
 enum op_kind {
 	OP_PUT_BLOB,
 	OP_DEL_BLOB,
@@ -97,7 +95,7 @@ static void take_blob_locked(struct cairn_cache *c, struct blob *b, struct op *o
 		return;
 	}
 	op->kind = OP_DEL_BLOB_ROW;
-	if (b->evicting) return; /* has_row stays: its chain has one */
+	if (b->evicting != 0) return; /* has_row stays: its chain has one */
 	op->kind = OP_PUT_BLOB;
 	op->row.size = b->size;
 	op->row.state = b->state;
@@ -270,22 +268,38 @@ static void apply(struct index *x, struct op *op)
 	}
 }
 
+static struct timespec in_ms(int64_t ms)
+{
+	struct timespec then;
+	clock_gettime(CLOCK_MONOTONIC, &then);
+	then.tv_nsec += (long)(ms % 1000) * 1000000;
+	then.tv_sec += ms / 1000 + then.tv_nsec / 1000000000;
+	then.tv_nsec %= 1000000000;
+	return then;
+}
+
 /* Until then, or the end, or (if it may be hurried) until somebody waits for a row. */
 static void wait_until_locked(struct cairn_cache *c, int64_t ms, bool hurry) CAIRN_REQUIRES(&c->mu)
 {
-	struct timespec until;
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_nsec += (long)(ms % 1000) * 1000000;
-	until.tv_sec += ms / 1000 + until.tv_nsec / 1000000000;
-	until.tv_nsec %= 1000000000;
+	struct timespec until = in_ms(ms);
 	while (!c->writer_stop && !(hurry && c->sync_wanted > c->sync_done)) {
 		if (pthread_cond_timedwait(&c->dirty_cond, &c->mu.os, &until) == ETIMEDOUT) break;
 	}
 }
 
-static enum cairn_code try_batch(struct cairn_cache *c, struct op *ops, size_t n,
+struct batch {
+	struct op *ops;
+	size_t n;
+	bool durable; /* somebody waits for it to be */
+};
+
+static enum cairn_code try_batch(struct cairn_cache *c, const struct batch *b,
 				 struct cairn_err *err)
 {
+	struct op *ops = b->ops;
+	size_t n = b->n;
+	enum cairn_code code = index_set_durable(c->index, b->durable, err);
+	if (code != CAIRN_OK) return code;
 	index_begin(c->index);
 	for (size_t i = 0; i < n; i++) apply(c->index, &ops[i]);
 	index_put_age(c->index, cairn_cache_now_ns(c));
@@ -301,11 +315,11 @@ static void note_failure(struct cairn_cache *c, const struct cairn_err *err)
 }
 
 /* Until it succeeds; at the end of the store only a few times. */
-static bool write_batch(struct cairn_cache *c, struct op *ops, size_t n)
+static bool write_batch(struct cairn_cache *c, const struct batch *b)
 {
 	for (unsigned tries = 0, stopping = 0;; tries++) {
 		struct cairn_err err;
-		if (try_batch(c, ops, n, &err) == CAIRN_OK) {
+		if (try_batch(c, b, &err) == CAIRN_OK) {
 			if (tries > 0) note_failure(c, NULL);
 			if (tries > 0) {
 				cairn_log(CAIRN_LOG_INFO, "index_written_again",
@@ -342,15 +356,13 @@ static void *writer_thread(void *arg)
 		n = take_locked(c, ops);
 		/* What is in the queue no more is durable with this transaction. */
 		uint64_t sync = c->dirty_head == NULL ? c->sync_wanted : c->sync_done;
-		bool durable = sync > c->sync_done;
+		struct batch b = {ops, n, sync > c->sync_done};
 		unlock(&c->mu);
-		if (durable) index_set_durable(c->index, true);
-		bool written = write_batch(c, ops, n);
-		if (durable) index_set_durable(c->index, false);
+		bool written = write_batch(c, &b);
 		for (size_t i = 0; i < n; i++) op_fini(c, &ops[i]);
 		lock(&c->mu);
 		if (!written) c->rows_lost = true;
-		if (durable) {
+		if (b.durable) {
 			c->sync_done = sync;
 			pthread_cond_broadcast(&c->sync_cond);
 		}
@@ -362,9 +374,7 @@ static void *writer_thread(void *arg)
 
 enum cairn_code writer_sync(struct cairn_cache *c, struct cairn_err *err)
 {
-	struct timespec until;
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += SYNC_S;
+	struct timespec until = in_ms(c->sync_ms);
 	enum cairn_code code = CAIRN_OK;
 	lock(&c->mu);
 	uint64_t want = ++c->sync_wanted;
@@ -376,9 +386,11 @@ enum cairn_code writer_sync(struct cairn_cache *c, struct cairn_err *err)
 	if (c->sync_done < want) {
 		*err = c->write_err;
 		code = err->code != CAIRN_OK
-			       ? cairn_err_wrap(err, "within %d s", SYNC_S)
+			       ? cairn_err_wrap(err, "the index was not written within %u ms",
+						c->sync_ms)
 			       : cairn_err_set(err, CAIRN_DEADLINE_EXCEEDED,
-					       "the index was not written within %d s", SYNC_S);
+					       "the index was not written within %u ms",
+					       c->sync_ms);
 	} else if (c->rows_lost) {
 		*err = c->write_err;
 		code = cairn_err_wrap(err, "the last rows are lost");

@@ -48,6 +48,7 @@ struct store {
 	struct test_clock clock;
 	bool own_clock;
 	uint64_t checkpoint_bytes;
+	uint32_t sync_ms;
 };
 
 static UNUSED void clock_move(struct store *s, int64_t ns)
@@ -76,6 +77,7 @@ static UNUSED void clock_move(struct store *s, int64_t ns)
 static UNUSED enum cairn_code store_try_open(struct store *s, struct cairn_err *err)
 {
 	struct cairn_cache_opts opts = {.dir = s->dir, .checkpoint_bytes = s->checkpoint_bytes};
+	opts.sync_ms = s->sync_ms;
 	if (s->own_clock) opts.clock = &s->clock.clock;
 	return cairn_cache_open(&opts, &s->cache, err);
 }
