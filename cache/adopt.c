@@ -168,6 +168,7 @@ static enum cairn_code publish_adopted(struct adopting *a, enum cairn_adopt *ret
 	};
 	enum cairn_code code = publish(a->cache, &p, &b, &present, &before, err);
 	if (code != CAIRN_OK) return code;
+	blob_let_go(b);
 	blob_unref(b);
 	*ret = present ? CAIRN_ADOPT_PRESENT : a->linked ? CAIRN_ADOPT_LINKED : CAIRN_ADOPT_COPIED;
 	if (!present) a->name[0] = '\0'; /* it has its final name */

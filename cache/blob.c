@@ -126,7 +126,7 @@ void blob_drop_if_useless_locked(struct cairn_cache *c, struct blob *b)
 void blob_pin_locked(struct blob *b)
 {
 	b->pins++;
-	b->evicting = false;
+	b->evicting = 0;
 }
 
 void blob_unpin_locked(struct cairn_cache *c, struct blob *b)
@@ -138,6 +138,7 @@ void blob_unpin_locked(struct cairn_cache *c, struct blob *b)
 void blob_used_locked(struct cairn_cache *c, struct blob *b)
 {
 	int64_t now = cairn_boot_ns(c->clock);
+	b->evicting = 0; /* its eviction writes the row again */
 	b->used_ns = now;
 	if (now - b->saved_used_ns >= USED_SAVE_NS) {
 		b->saved_used_ns = now;
@@ -148,7 +149,7 @@ void blob_used_locked(struct cairn_cache *c, struct blob *b)
 static void set_state_locked(struct cairn_cache *c, struct blob *b, enum cairn_blob_state state)
 	CAIRN_REQUIRES(&c->mu)
 {
-	b->evicting = false;
+	b->evicting = 0;
 	count_locked(c, b, -1);
 	b->state = (uint8_t)state;
 	count_locked(c, b, 1);
@@ -206,10 +207,18 @@ enum cairn_code blob_damaged(struct cairn_cache *c, struct blob *b, const char *
 	return blob_damage_err(b, why, err);
 }
 
+static enum cairn_code not_found(const struct cairn_digest *digest, struct cairn_err *err)
+{
+	char text[CAIRN_DIGEST_STR];
+	return cairn_err_set(err, CAIRN_NOT_FOUND, "blob %s is not here",
+			     cairn_digest_format(digest, text));
+}
+
 enum cairn_code blob_unopened(struct cairn_cache *c, struct blob *b, int errnum,
 			      struct cairn_err *err)
 {
 	char text[CAIRN_DIGEST_STR], why[128];
+	if (errnum == ENOENT && b->gone) return not_found(&b->digest, err); /* evicted meanwhile */
 	if (errnum == ENOENT || errnum == ELOOP || errnum == EIO) {
 		return blob_damaged(c, b, strerror_r(errnum, why, sizeof(why)), err);
 	}
@@ -284,13 +293,6 @@ void cairn_blob_info_fini(struct cairn_blob_info *info)
 	labels_unref(info->labels);
 	free(info->owners);
 	*info = (struct cairn_blob_info){0};
-}
-
-static enum cairn_code not_found(const struct cairn_digest *digest, struct cairn_err *err)
-{
-	char text[CAIRN_DIGEST_STR];
-	return cairn_err_set(err, CAIRN_NOT_FOUND, "blob %s is not here",
-			     cairn_digest_format(digest, text));
 }
 
 enum cairn_code cairn_cache_info(struct cairn_cache *c, const struct cairn_digest *digest,

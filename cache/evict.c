@@ -40,7 +40,7 @@ void cairn_cache_disk(struct cairn_cache *c, struct cairn_gc_disk *ret)
 
 static bool is_busy_locked(struct cairn_cache *c, const struct blob *b) CAIRN_REQUIRES(&c->mu)
 {
-	return b->pins > 0 || blob_has_reader_locked(c, b);
+	return b->pins > 0 || b->held > 0 || blob_has_reader_locked(c, b);
 }
 
 static void fill_locked(struct cairn_cache *c, const struct blob *b, struct cairn_gc_blob *ret)
@@ -80,6 +80,12 @@ size_t cairn_cache_next_gc(struct cairn_cache *c, const struct cairn_digest *aft
 
 /* ---- how it goes */
 
+/* One call of cairn_cache_evict. */
+struct turn {
+	uint64_t number;
+	bool durable; /* the rows are gone */
+};
+
 static bool may_evict_locked(struct cairn_cache *c, const struct blob *b,
 			     const struct cairn_eviction *e) CAIRN_REQUIRES(&c->mu)
 {
@@ -88,27 +94,28 @@ static bool may_evict_locked(struct cairn_cache *c, const struct blob *b,
 }
 
 /* Choose: its row is to go. Returns a counted reference, or NULL with the outcome set. */
-static struct blob *begin_locked(struct cairn_cache *c, struct cairn_eviction *e)
+static struct blob *begin_locked(struct cairn_cache *c, struct cairn_eviction *e, uint64_t number)
 	CAIRN_REQUIRES(&c->mu)
 {
 	struct blob *b = blob_find_locked(c, &e->digest);
 	e->freed = 0;
 	e->outcome = b == NULL ? CAIRN_EVICT_ABSENT : CAIRN_EVICT_IN_USE;
-	if (b == NULL || b->evicting || !may_evict_locked(c, b, e)) return NULL;
-	b->evicting = true;
+	if (b == NULL || b->evicting != 0 || !may_evict_locked(c, b, e)) return NULL;
+	b->evicting = number;
 	writer_add_blob_locked(c, b);
 	return blob_ref(b);
 }
 
-/* Take it out of the table, unless it is needed after all: then its row is written again. */
+/* Take it out of the table, unless it is needed after all: then its row is written again. The mark
+ * of another eviction says nothing about this one's row, which may have been written since. */
 static bool take_out_locked(struct cairn_cache *c, struct blob *b, struct cairn_eviction *e,
-			    bool durable) CAIRN_REQUIRES(&c->mu)
+			    const struct turn *turn) CAIRN_REQUIRES(&c->mu)
 {
-	bool go = b->evicting && may_evict_locked(c, b, e);
-	b->evicting = false;
+	bool go = b->evicting == turn->number && may_evict_locked(c, b, e);
+	if (b->evicting == turn->number) b->evicting = 0;
 	if (b->gone) {
 		e->outcome = CAIRN_EVICT_ABSENT;
-	} else if (go && durable) {
+	} else if (go && turn->durable) {
 		blob_take_out_locked(c, b);
 		return true;
 	} else {
@@ -136,12 +143,13 @@ static void unlink_file(struct cairn_cache *c, struct cairn_eviction *e)
 	e->outcome = CAIRN_EVICT_FAILED;
 }
 
-static void finish(struct cairn_cache *c, struct blob *b, struct cairn_eviction *e, bool durable)
+static void finish(struct cairn_cache *c, struct blob *b, struct cairn_eviction *e,
+		   const struct turn *turn)
 {
 	struct mutex *name = blob_name_lock(c, &e->digest);
 	lock(name);
 	lock(&c->mu);
-	bool out = take_out_locked(c, b, e, durable);
+	bool out = take_out_locked(c, b, e, turn);
 	unlock(&c->mu);
 	if (out) unlink_file(c, e);
 	unlock(name);
@@ -151,13 +159,14 @@ static void finish(struct cairn_cache *c, struct blob *b, struct cairn_eviction 
 }
 
 static size_t choose(struct cairn_cache *c, struct cairn_eviction *list, size_t n,
-		     struct blob **chosen)
+		     struct blob **chosen, struct turn *turn)
 {
 	size_t any = 0;
 	for (size_t from = 0; from < n; from += MARK_STEP) {
 		lock(&c->mu);
+		if (from == 0) turn->number = ++c->evictions;
 		for (size_t i = from; i < n && i < from + MARK_STEP; i++) {
-			chosen[i] = begin_locked(c, &list[i]);
+			chosen[i] = begin_locked(c, &list[i], turn->number);
 			any += chosen[i] != NULL;
 		}
 		unlock(&c->mu);
@@ -171,11 +180,13 @@ enum cairn_code cairn_cache_evict(struct cairn_cache *c, struct cairn_eviction *
 	assert(n <= CAIRN_EVICT_MAX);
 	struct blob **chosen = mem_zero(n * sizeof(struct blob *));
 	enum cairn_code code = CAIRN_OK;
-	if (choose(c, list, n, chosen) > 0) {
+	struct turn turn = {0};
+	if (choose(c, list, n, chosen, &turn) > 0) {
 		code = writer_sync(c, err);
+		turn.durable = code == CAIRN_OK;
 		for (size_t i = 0; i < n; i++) {
 			if (chosen[i] == NULL) continue;
-			finish(c, chosen[i], &list[i], code == CAIRN_OK);
+			finish(c, chosen[i], &list[i], &turn);
 			blob_unref(chosen[i]);
 		}
 		if (code == CAIRN_OK) reserve_keep(c);

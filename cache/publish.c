@@ -23,6 +23,7 @@ static struct blob *take_present_locked(struct cairn_cache *c, const struct publ
 		writer_add_blob_locked(c, b);
 	}
 	blob_used_locked(c, b);
+	blob_hold_locked(b);
 	return blob_ref(b);
 }
 
@@ -71,6 +72,7 @@ static struct blob *install_locked(struct cairn_cache *c, const struct publish *
 	b->new_chain = *chain;
 	*chain = old; /* freed by the caller, unlocked */
 	writer_add_blob_locked(c, b);
+	blob_hold_locked(b);
 	return blob_ref(b);
 }
 

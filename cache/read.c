@@ -115,12 +115,23 @@ static void file_free(struct cairn_cache *c, struct blob_file *f)
 	free(f);
 }
 
-/* Files over the limit, and (all) every idle one. Call without locks. */
+/* The oldest idle file to close. One that a view refers to stays, as long as any are to be kept:
+ * its blob has a reader still. */
+static struct blob_file *idle_over_locked(struct cairn_cache *c, size_t keep)
+	CAIRN_REQUIRES(&c->read_mu)
+{
+	if (c->files_idle <= keep) return NULL;
+	struct blob_file *f = c->files_head;
+	while (keep > 0 && f != NULL && windows_in_use_locked(c, f)) f = f->lru_next;
+	return f;
+}
+
+/* Idle files over the limit. Call without locks. */
 static void files_trim(struct cairn_cache *c, size_t keep)
 {
 	for (;;) {
 		lock(&c->read_mu);
-		struct blob_file *f = c->files_idle > keep ? c->files_head : NULL;
+		struct blob_file *f = idle_over_locked(c, keep);
 		if (f != NULL) {
 			idle_remove_locked(c, f);
 			forget_locked(f);
@@ -256,6 +267,7 @@ static enum cairn_code open_blob(struct cairn_cache *c, const struct cairn_diges
 	struct blob *b = blob_find_locked(c, digest);
 	if (b != NULL) {
 		blob_ref(b);
+		blob_hold_locked(b);
 		if (!quiet) blob_used_locked(c, b);
 	}
 	unlock(&c->mu);
@@ -265,6 +277,7 @@ static enum cairn_code open_blob(struct cairn_cache *c, const struct cairn_diges
 	}
 	enum cairn_code code =
 		b->damaged ? blob_damage_err(b, "found earlier", err) : file_open(c, b, &f, err);
+	blob_let_go(b);
 	blob_unref(b);
 	if (code != CAIRN_OK) return code;
 	struct cairn_blob *blob = mem_zero(sizeof(*blob));

@@ -163,6 +163,7 @@ enum cairn_code ingest_publish_data(struct cairn_cache *c, struct ingest *ing,
 		ingest_restart_locked(c, ing);
 	}
 	unlock(&c->mu);
+	if (code == CAIRN_OK) blob_let_go(*ret);
 	return code;
 }
 
