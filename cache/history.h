@@ -70,7 +70,8 @@ struct cairn_pin {
 
 /* Pin the target from now on, in place of an earlier pin of it. for_ns 0: for ever. Durable when it
  * returns. Blocks. Errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED (CAIRN_PINS_MAX, or a full disk),
- * INTERNAL. */
+ * INTERNAL, DEADLINE_EXCEEDED. Where it is the index that failed, the pin is set, and durable as
+ * soon as the index can be written. */
 CAIRN_CHECKED enum cairn_code cairn_cache_pin(struct cairn_cache *cache, const char *target,
 					      int64_t for_ns, struct cairn_err *err);
 

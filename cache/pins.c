@@ -112,13 +112,17 @@ enum cairn_code cairn_cache_pin(struct cairn_cache *c, const char *target, int64
 enum cairn_code cairn_cache_unpin(struct cairn_cache *c, const char *target, bool *ret_was,
 				  struct cairn_err *err)
 {
+	bool was;
 	enum cairn_code code = check(target, err);
 	if (code != CAIRN_OK) return code;
 	lock(&c->mu);
-	size_t at = search_locked(c, target, ret_was);
-	if (*ret_was) remove_locked(c, at);
+	size_t at = search_locked(c, target, &was);
+	if (was) remove_locked(c, at);
 	unlock(&c->mu);
-	return *ret_was ? writer_sync(c, err) : CAIRN_OK;
+	/* Also when it is not there: an earlier call may have failed to make that durable. */
+	code = writer_sync(c, err);
+	if (code == CAIRN_OK) *ret_was = was;
+	return code;
 }
 
 size_t cairn_cache_pins(struct cairn_cache *c, struct cairn_pin **ret)
