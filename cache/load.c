@@ -12,6 +12,13 @@
 #include "cache/mem.h"
 #include "cache/store.h"
 
+/* The index is only as good as its disk: the store time of a row is some time until now. */
+static int64_t past(const struct cairn_cache *c, int64_t ns)
+{
+	int64_t now = c->age_offset_ns + c->open_boot_ns;
+	return ns < 0 ? 0 : ns < now ? ns : now;
+}
+
 static bool good_state(int state)
 {
 	return state == CAIRN_BLOB_CACHED || state == CAIRN_BLOB_REFERENCED;
@@ -24,14 +31,13 @@ static void add_row(void *arg, const struct blob_row *row) LOADING
 	bool usable = row->digest.alg != 0 && row->size <= CAIRN_BLOB_SIZE_MAX;
 	if (!usable || blob_find_locked(c, &row->digest) != NULL) return;
 	struct blob *b = blob_new(&row->digest, row->size);
-	int64_t used = row->used_ns - c->age_offset_ns;
 	b->state = CAIRN_BLOB_REFERENCED;
 	if (!l->unclean && good_state(row->state)) b->state = (uint8_t)row->state;
 	b->damaged = row->damaged;
 	b->has_row = true;
 	b->created_ns = row->created_ns;
 	b->updated_ns = row->updated_ns;
-	b->used_ns = b->saved_used_ns = used < c->open_boot_ns ? used : c->open_boot_ns;
+	b->used_ns = b->saved_used_ns = past(c, row->used_ns) - c->age_offset_ns;
 	b->known = row->known || b->state == CAIRN_BLOB_REFERENCED;
 	b->referenced_ns = b->promised_ns = c->open_boot_ns;
 	b->labels = labels_unpack(row->labels, row->labels_len);
@@ -175,7 +181,12 @@ static void forget_all(struct cairn_cache *c)
 
 static void add_version(void *arg, const struct version_row *row)
 {
-	versions_take_row(((struct loading *)arg)->cache, row);
+	struct cairn_cache *c = ((struct loading *)arg)->cache;
+	struct version_row bounded = *row;
+	bounded.last_ns = past(c, row->last_ns);
+	bounded.first_ns =
+		row->first_ns < bounded.last_ns ? past(c, row->first_ns) : bounded.last_ns;
+	versions_take_row(c, &bounded);
 }
 
 static void add_pin(void *arg, const struct pin_row *row)
@@ -190,7 +201,8 @@ static enum cairn_code load_age(struct loading *l, struct cairn_err *err)
 	int64_t age = 0;
 	enum cairn_code code = index_load_age(c->index, &age, err);
 	if (code == CAIRN_OK) {
-		c->age_offset_ns = (age > 0 ? age : l->real_ns) - c->open_boot_ns;
+		bool sane = age > 0 && age < INT64_MAX / 2; /* the year 2116 */
+		c->age_offset_ns = (sane ? age : l->real_ns) - c->open_boot_ns;
 	}
 	return code;
 }

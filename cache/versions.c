@@ -51,6 +51,7 @@ static size_t unpack_one(const uint8_t *p, size_t len, struct cairn_need *ret)
 	if (width == 0 || len < 1 + width + 8) return 0;
 	ret->digest.alg = p[0];
 	memcpy(ret->digest.bytes, p + 1, width);
+	ret->size = 0;
 	for (size_t i = 0; i < 8; i++) ret->size = ret->size << 8 | p[1 + width + i];
 	return 1 + width + 8;
 }
@@ -231,15 +232,15 @@ enum cairn_code cairn_cache_see_version(struct cairn_cache *c, const char *name,
 	if (code != CAIRN_OK) return code;
 	lock(&c->mu);
 	struct version *v = find_locked(c, name, root, &at);
-	if (v == NULL && c->versions_n >= CAIRN_VERSIONS_MAX) {
+	bool is_new = v == NULL;
+	if (is_new) bound_name_locked(c, name);
+	if (is_new && c->versions_n >= CAIRN_VERSIONS_MAX) {
 		unlock(&c->mu);
 		return cairn_err_set(err, CAIRN_RESOURCE_EXHAUSTED,
 				     "%d versions of images are remembered, and no more can be",
 				     CAIRN_VERSIONS_MAX);
 	}
-	bool is_new = v == NULL;
 	if (is_new) {
-		bound_name_locked(c, name);
 		v = version_new(name, root);
 		v->v.first_ns = now;
 		insert_locked(c, search_locked(c, name, root), v);
