@@ -1,8 +1,7 @@
 /* Eviction, the store's own time, and the age of ingests. */
-#include <sqlite3.h>
-
 #include "cache/evict.h"
-#include "support/store.h"
+#include "cache/history.h"
+#include "support/rows.h"
 
 #define MIB (1u << 20)
 
@@ -33,21 +32,6 @@ static enum cairn_evict_outcome evict(struct store *s, const struct cairn_digest
 {
 	struct cairn_gc_blob b = seen(s, d);
 	return evict_seen(s, &b, NULL);
-}
-
-static int64_t count_rows(struct store *s, const char *what)
-{
-	char path[512];
-	sqlite3 *db;
-	sqlite3_stmt *st;
-	int64_t n = -1;
-	snprintf(path, sizeof(path), "%s/index.db", s->dir);
-	assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
-	assert_int_equal(sqlite3_prepare_v2(db, what, -1, &st, NULL), SQLITE_OK);
-	if (sqlite3_step(st) == SQLITE_ROW) n = sqlite3_column_int64(st, 0);
-	sqlite3_finalize(st);
-	sqlite3_close(db);
-	return n;
 }
 
 static void evict__erases_file_row_and_chain(void **state)
@@ -122,6 +106,35 @@ static void evict__spares_what_is_read(void **state)
 	cairn_view_release(&v);
 	assert_false(seen(s, &c.digest).busy);
 	assert_int_equal(evict(s, &c.digest), CAIRN_EVICT_DONE);
+	content_free(&c);
+}
+
+/* Files that nobody reads are closed when there are many; not those that a view refers to. */
+static void evict__spares_what_a_view_refers_to_however_many_are_open(void **state)
+{
+	struct store *s = *state;
+	struct cairn_err err;
+	struct cairn_blob *blob;
+	struct cairn_view v;
+	struct content c = content_new(70000, 300);
+	add_cached(s, &c);
+	assert_ok(cairn_blob_open(s->cache, &c.digest, &blob, &err));
+	assert_int_equal(cairn_blob_view(blob, 0, c.n, true, &v, &err), CAIRN_VIEW_OK);
+	cairn_blob_close(blob);
+	for (uint64_t i = 0; i < 100; i++) {
+		struct content other = content_new(10, 301 + i);
+		add_cached(s, &other);
+		assert_ok(read_and_compare(s, &other, &err));
+		cairn_cache_reference(s->cache, &other.digest);
+		content_free(&other);
+	}
+	struct cairn_eviction e = {.digest = c.digest, .used_ns = INT64_MAX};
+	assert_ok(cairn_cache_evict(s->cache, &e, 1, &err));
+	assert_int_equal(e.outcome, CAIRN_EVICT_IN_USE);
+	assert_memory_equal(v.data, c.data, v.len);
+	cairn_view_release(&v);
+	assert_ok(cairn_cache_evict(s->cache, &e, 1, &err));
+	assert_int_equal(e.outcome, CAIRN_EVICT_DONE);
 	content_free(&c);
 }
 
@@ -329,6 +342,80 @@ static void ingests__age_out_only_when_closed_and_old(void **state)
 	content_free(&c);
 }
 
+/* ---- the store's own time */
+
+static void change_index(struct store *s, const char *sql)
+{
+	char path[512];
+	sqlite3 *db;
+	snprintf(path, sizeof(path), "%s/index.db", s->dir);
+	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+	sqlite3_close(db);
+}
+
+/* The index is only as good as its disk: whatever times it has, they are in the past and can be
+ * subtracted. */
+static void times__from_the_index_are_bounded(void **state)
+{
+	struct store *s = *state;
+	struct cairn_err err;
+	struct cairn_version *list;
+	static const char *const values[] = {"-9223372036854775808", "9223372036854775807", "-1"};
+	struct content c = content_new(100, 16);
+	add_cached(s, &c);
+	assert_ok(cairn_cache_see_version(s->cache, "a:b", &c.digest, NULL, &err));
+	for (size_t i = 0; i < CAIRN_LEN(values); i++) {
+		for (int age = 0; age < 2; age++) {
+			char sql[400];
+			store_close(s);
+			snprintf(sql, sizeof(sql),
+				 "UPDATE blob SET used_ns=%s; UPDATE version SET "
+				 "first_ns=%s,last_ns=%s;"
+				 "UPDATE meta SET value=%s WHERE key='age' AND %d",
+				 values[i], values[i], values[i], values[i], age);
+			change_index(s, sql);
+			store_open(s);
+			clock_move(s, 1000 * CAIRN_NS_PER_S);
+			int64_t now = cairn_cache_now_ns(s->cache);
+			assert_true(now > 1000 * CAIRN_NS_PER_S && now < INT64_MAX / 2);
+			struct cairn_gc_blob b = seen(s, &c.digest);
+			assert_true(b.used_ns >= 0 && b.used_ns <= now);
+			size_t n = cairn_cache_versions(s->cache, NULL, &list);
+			assert_int_equal(n, 1);
+			assert_true(list[0].first_ns >= 0 && list[0].first_ns <= list[0].last_ns);
+			assert_true(list[0].last_ns <= now);
+			cairn_versions_free(list, n);
+			assert_ok(read_and_compare(s, &c, &err));
+			assert_ok(cairn_cache_see_version(s->cache, "a:b", &c.digest, NULL, &err));
+		}
+	}
+	content_free(&c);
+}
+
+/* A wall clock that goes back, a node that was rebooted (boot time begins again) or off. */
+static void time__goes_on_whatever_the_clocks_do(void **state)
+{
+	struct store *s = *state;
+	struct content c = content_new(100, 17);
+	add_cached(s, &c);
+	clock_move(s, 50);
+	int64_t before = cairn_cache_now_ns(s->cache), used = seen(s, &c.digest).used_ns;
+	store_close(s);
+	s->clock.real_ns -= 86400 * CAIRN_NS_PER_S;
+	s->clock.boot_ns = 7;
+	store_open(s);
+	assert_int_equal(cairn_cache_now_ns(s->cache), before);
+	assert_int_equal(seen(s, &c.digest).used_ns, used);
+	s->clock.real_ns = 1;
+	s->clock.boot_ns += 10;
+	assert_int_equal(cairn_cache_now_ns(s->cache), before + 10);
+	store_reopen(s);
+	assert_int_equal(cairn_cache_now_ns(s->cache), before + 10);
+	assert_int_equal(seen(s, &c.digest).used_ns, used);
+	content_free(&c);
+}
+
 #define evict_test(f) cmocka_unit_test_setup_teardown(f, store_setup_open, store_teardown)
 
 int main(void)
@@ -338,6 +425,7 @@ int main(void)
 		evict_test(evict__spares_what_is_referenced),
 		evict_test(evict__spares_what_was_referenced_since_the_decision),
 		evict_test(evict__spares_what_is_read),
+		evict_test(evict__spares_what_a_view_refers_to_however_many_are_open),
 		evict_test(evict__spares_what_was_read_since_the_decision),
 		evict_test(evict__spares_what_was_promised_to_a_writer),
 		evict_test(evict__of_a_blob_behind_a_closed_ingest_lets_it_start_again),
@@ -349,6 +437,8 @@ int main(void)
 		evict_test(next_gc__walks_every_blob_of_both_algorithms),
 		evict_test(disk__counts_what_the_store_has),
 		evict_test(ingests__age_out_only_when_closed_and_old),
+		evict_test(times__from_the_index_are_bounded),
+		evict_test(time__goes_on_whatever_the_clocks_do),
 	};
 	return cmocka_run_group_tests_name("cache/evict", tests, NULL, NULL);
 }

@@ -139,6 +139,26 @@ static void versions__of_one_name_are_bounded(void **state)
 	cairn_versions_free(list, n);
 }
 
+/* The store remembers no more; a name that has reached its own bound makes room for itself. */
+static void versions__in_all_are_bounded(void **state)
+{
+	struct store *s = *state;
+	struct cairn_err err;
+	char name[32];
+	struct cairn_digest d = {.alg = CAIRN_SHA256}, other = digest_no(1);
+	for (unsigned i = 0; i < CAIRN_VERSIONS_MAX; i++) {
+		snprintf(name, sizeof(name), "name-%05u:v", i / CAIRN_VERSIONS_OF_A_NAME);
+		memcpy(d.bytes, &i, sizeof(i));
+		if (cairn_cache_see_version(s->cache, name, &d, NULL, &err) != CAIRN_OK) {
+			fail_msg("%u: %s", i, err.msg);
+		}
+	}
+	assert_code(cairn_cache_see_version(s->cache, "new:v", &other, NULL, &err),
+		    CAIRN_RESOURCE_EXHAUSTED);
+	assert_ok(cairn_cache_see_version(s->cache, name, &d, NULL, &err));
+	assert_ok(cairn_cache_see_version(s->cache, name, &other, NULL, &err));
+}
+
 static void versions__refuse_what_is_no_name(void **state)
 {
 	struct store *s = *state;
@@ -224,6 +244,7 @@ int main(void)
 		history_test(versions__keep_their_needs_when_seen_again),
 		history_test(versions__are_forgotten_for_good),
 		history_test(versions__of_one_name_are_bounded),
+		history_test(versions__in_all_are_bounded),
 		history_test(versions__refuse_what_is_no_name),
 		history_test(pins__are_durable_when_told),
 		history_test(pins__end_with_their_time_whatever_the_wall_clock_does),
