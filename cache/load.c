@@ -58,6 +58,7 @@ static void add_file(struct loading *l, const struct cairn_digest *digest,
 	b->state = CAIRN_BLOB_REFERENCED;
 	b->known = true;
 	b->seen = true;
+	b->has_row = true; /* a chain, perhaps, which is to go with it */
 	b->created_ns = b->updated_ns =
 		(int64_t)st->st_mtim.tv_sec * CAIRN_NS_PER_S + st->st_mtim.tv_nsec;
 	b->used_ns = b->saved_used_ns = c->open_boot_ns;

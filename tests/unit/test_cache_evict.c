@@ -354,6 +354,25 @@ static void change_index(struct store *s, const char *sql)
 	sqlite3_close(db);
 }
 
+/* A file that lost its row to an eviction and a crash still has its chain, and takes it along when
+ * it goes, however soon. */
+static void evict__of_a_found_file_erases_its_chain(void **state)
+{
+	struct store *s = *state;
+	struct content c = content_new(2 * MIB, 18);
+	add_cached(s, &c);
+	store_close(s);
+	change_index(s, "DELETE FROM blob; UPDATE meta SET value=0 WHERE key='clean'");
+	assert_int_equal(count_rows(s, ORPHAN_CHAINS), 1);
+	store_open(s);
+	cairn_cache_release(s->cache, &c.digest);
+	assert_int_equal(evict(s, &c.digest), CAIRN_EVICT_DONE);
+	store_close(s);
+	assert_int_equal(count_rows(s, "SELECT count(*) FROM chain"), 0);
+	store_open(s);
+	content_free(&c);
+}
+
 /* The index is only as good as its disk: whatever times it has, they are in the past and can be
  * subtracted. */
 static void times__from_the_index_are_bounded(void **state)
@@ -437,6 +456,7 @@ int main(void)
 		evict_test(next_gc__walks_every_blob_of_both_algorithms),
 		evict_test(disk__counts_what_the_store_has),
 		evict_test(ingests__age_out_only_when_closed_and_old),
+		evict_test(evict__of_a_found_file_erases_its_chain),
 		evict_test(times__from_the_index_are_bounded),
 		evict_test(time__goes_on_whatever_the_clocks_do),
 	};
