@@ -125,8 +125,9 @@ static bool take_out_locked(struct cairn_cache *c, struct blob *b, struct cairn_
 	return false;
 }
 
-/* The name's lock is held, and the blob is out of the table: the name is nobody else's. */
-static void unlink_file(struct cairn_cache *c, struct cairn_eviction *e)
+/* The name's lock is held, and the blob is out of the table: the name is nobody else's. Returns
+ * whether the file is gone. */
+static bool unlink_file(struct cairn_cache *c, struct cairn_eviction *e)
 {
 	struct stat st;
 	char hex[CAIRN_DIGEST_STR];
@@ -136,11 +137,22 @@ static void unlink_file(struct cairn_cache *c, struct cairn_eviction *e)
 		e->freed = (uint64_t)st.st_blocks * 512;
 	}
 	e->outcome = CAIRN_EVICT_DONE;
-	if (unlinkat(dir, hex, 0) == 0 || errno == ENOENT) return;
+	if (unlinkat(dir, hex, 0) == 0 || errno == ENOENT) return true;
 	cairn_log(CAIRN_LOG_ERROR, "evicted_file_not_removed", CAIRN_STR("file", hex),
 		  CAIRN_STR("err", strerror(errno)));
 	e->freed = 0;
 	e->outcome = CAIRN_EVICT_FAILED;
+	return false;
+}
+
+/* Its file stays, so it does: nobody can have published the digest meanwhile. */
+static void put_back(struct cairn_cache *c, struct blob *b)
+{
+	lock(&c->mu);
+	b->gone = false;
+	blob_insert_locked(c, b);
+	writer_add_blob_locked(c, b);
+	unlock(&c->mu);
 }
 
 static void finish(struct cairn_cache *c, struct blob *b, struct cairn_eviction *e,
@@ -151,7 +163,10 @@ static void finish(struct cairn_cache *c, struct blob *b, struct cairn_eviction 
 	lock(&c->mu);
 	bool out = take_out_locked(c, b, e, turn);
 	unlock(&c->mu);
-	if (out) unlink_file(c, e);
+	if (out && !unlink_file(c, e)) {
+		put_back(c, b);
+		out = false;
+	}
 	unlock(name);
 	if (!out) return;
 	file_detach(c, b);

@@ -30,7 +30,7 @@ enum cairn_evict_outcome {
 	CAIRN_EVICT_DONE = 1,
 	CAIRN_EVICT_ABSENT, /* it went by itself */
 	CAIRN_EVICT_IN_USE, /* referenced, busy, or used since the decision */
-	CAIRN_EVICT_FAILED, /* the index could not be written, or the file not be unlinked */
+	CAIRN_EVICT_FAILED, /* it stays: the index could not be written, or the file not unlinked */
 };
 
 struct cairn_eviction {
