@@ -14,7 +14,7 @@
 #include "support/synced.h"
 
 #define MIB (1u << 20)
-#define SYNC_MS 300 /* how long the store waits for its index here */
+#define SYNC_MS 300 /* how long the store waits for an index that will not be written */
 
 /* ---- the steps */
 
@@ -147,7 +147,6 @@ static int setup(void **state)
 	if (store_setup(state) != 0) return -1;
 	struct store *s = *state;
 	s->own_clock = true;
-	s->sync_ms = SYNC_MS;
 	store_open(s);
 	return 0;
 }
@@ -197,6 +196,13 @@ static void settle(struct store *s)
 	bool was;
 	assert_ok(cairn_cache_pin(s->cache, "settle", 0, &err));
 	assert_ok(cairn_cache_unpin(s->cache, "settle", &was, &err));
+}
+
+/* All rows are written, and the next one is not waited for long. */
+static void wait_shortly(struct store *s, uint32_t ms)
+{
+	s->sync_ms = ms;
+	store_reopen(s);
 }
 
 struct evict_on_thread {
@@ -273,6 +279,27 @@ static void evict__flushes_rows_that_were_written_before_the_wait(void **state)
 		calm();
 		assert_int_equal(evict(s, &c), CAIRN_EVICT_DONE);
 		assert_int_equal(trace[0], 'W');
+		reopen_after_kill(s, true);
+		assert_int_equal(state_of(s, &c.digest), 0);
+	}
+	content_free(&c);
+}
+
+/* More rows than one transaction takes stand before the one that is waited for. */
+static void evict__waits_for_its_row_behind_many_others(void **state)
+{
+	struct store *s = *state;
+	struct cairn_err err;
+	struct content c = content_new(1000, 6);
+	for (int i = 0; i < 3; i++) {
+		add_cached(s, &c);
+		settle(s);
+		for (unsigned k = 0; k < 3000; k++) {
+			char name[32];
+			snprintf(name, sizeof(name), "app-%04u:%d", k, i);
+			assert_ok(cairn_cache_see_version(s->cache, name, &c.digest, NULL, &err));
+		}
+		assert_int_equal(evict(s, &c), CAIRN_EVICT_DONE);
 		reopen_after_kill(s, true);
 		assert_int_equal(state_of(s, &c.digest), 0);
 	}
@@ -431,7 +458,7 @@ static void evict__that_finds_the_index_full_erases_nothing(void **state)
 	struct content c = content_new(MIB + 5, 30), d = content_new(100, 31);
 	add_cached(s, &c);
 	add_cached(s, &d);
-	settle(s);
+	wait_shortly(s, SYNC_MS);
 	struct cairn_eviction list[] = {choose(s, &c), choose(s, &d)};
 	sqlite_full = 1 << 30;
 	int64_t began = now_ms();
@@ -447,6 +474,7 @@ static void evict__that_finds_the_index_full_erases_nothing(void **state)
 	assert_ok(read_and_compare(s, &d, &err));
 	/* Killed now, it is as if nobody had tried. */
 	sqlite_full = 0;
+	s->sync_ms = 0;
 	reopen_after_kill(s, false);
 	assert_ok(read_and_compare(s, &c, &err));
 	cairn_cache_release(s->cache, &c.digest);
@@ -467,11 +495,12 @@ static void evict__that_failed_writes_the_row_again(void **state)
 	struct cairn_err err;
 	struct content c = content_new(3000, 32);
 	add_cached(s, &c);
-	settle(s);
+	wait_shortly(s, SYNC_MS);
 	struct cairn_eviction e = choose(s, &c);
 	sqlite_full = 1 << 30;
 	assert_code(cairn_cache_evict(s->cache, &e, 1, &err), CAIRN_RESOURCE_EXHAUSTED);
 	sqlite_full = 0;
+	s->sync_ms = 0;
 	store_reopen(s);
 	struct cairn_cache_stats stats;
 	cairn_cache_stats(s->cache, &stats);
@@ -519,12 +548,12 @@ static void unpin__is_durable_also_when_there_is_nothing_to_do(void **state)
 	struct cairn_pin *list;
 	bool was = false;
 	assert_ok(cairn_cache_pin(s->cache, "a", 0, &err));
+	wait_shortly(s, SYNC_MS);
 	sqlite_full = 1 << 30;
 	assert_code(cairn_cache_unpin(s->cache, "a", &was, &err), CAIRN_RESOURCE_EXHAUSTED);
 	assert_false(was); /* nothing is told by a call that failed */
 	assert_code(cairn_cache_unpin(s->cache, "a", &was, &err), CAIRN_RESOURCE_EXHAUSTED);
 	sqlite_full = 0;
-	s->sync_ms = 0;
 	wait_for(cairn_cache_unpin(s->cache, "a", &was, &err) == CAIRN_OK);
 	assert_false(was);
 	reopen_after_kill(s, true);
@@ -662,7 +691,7 @@ static void evict__does_not_take_anothers_mark_for_its_own(void **state)
 	}
 	add_cached(s, &a);
 	add_cached(s, &b);
-	settle(s);
+	wait_shortly(s, 10 * SYNC_MS);
 	struct evict_on_thread first = {.s = s, .list = {choose(s, &a), choose(s, &b)}, .n = 2};
 	struct evict_on_thread second = {.s = s, .list = {choose(s, &b)}, .n = 1};
 	stall_at[UNLINKAT] = 1;
@@ -867,6 +896,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		fault_test(evict__flushes_the_log_once_and_then_unlinks),
 		fault_test(evict__flushes_rows_that_were_written_before_the_wait),
+		fault_test(evict__waits_for_its_row_behind_many_others),
 		fault_test(sync__is_asked_for_again_when_it_could_not_be),
 		fault_test(pin__is_flushed_before_it_is_answered),
 		fault_test(death__at_each_step_of_an_eviction_leaves_no_row_without_a_file),
