@@ -124,7 +124,8 @@ static void execute(const struct cairn_gc_pass_opts *opts, struct cairn_gc_pass 
 }
 
 /* A version that is not kept and of which nothing is left needs no memory of it; one that was
- * pruned neither. */
+ * pruned neither. But a container, or a name's pin, needs what the history says it does, and which
+ * containers there are only a complete answer says. */
 static void drop_versions(const struct cairn_gc_pass_opts *opts, struct cairn_gc_pass *p)
 {
 	const struct cairn_holds *h = &p->holds;
@@ -133,7 +134,7 @@ static void drop_versions(const struct cairn_gc_pass_opts *opts, struct cairn_gc
 		const struct cairn_version *v = &h->versions[i];
 		struct cairn_blob_info info;
 		bool recorded = cairn_image_index_has(&h->images, v->name, &v->root);
-		if (h->kept[i] || recorded || (!opts->sure && !h->pruned[i])) continue;
+		if (!opts->sure || h->kept[i] || h->found[i] || recorded) continue;
 		if (!h->pruned[i] &&
 		    cairn_cache_info(opts->cache, &v->root, &info, &ignored) == CAIRN_OK) {
 			cairn_blob_info_fini(&info);

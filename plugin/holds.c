@@ -159,6 +159,14 @@ static struct cairn_gc_hold *hold(struct build *b, enum cairn_gc_why why, const 
 	return add(b, why, what, k->needs, k->n);
 }
 
+/* Found by its place in the history, which must not be forgotten for as long. */
+static void hold_by(struct build *b, enum cairn_gc_why why, const char *what,
+		    const struct cairn_version *version)
+{
+	b->out->found[version - b->out->versions] = true;
+	hold(b, why, what, &version->root);
+}
+
 static void hold_leases(struct build *b)
 {
 	const struct cairn_listing *l = b->in->listing;
@@ -216,7 +224,7 @@ static size_t end_of(const struct cairn_holds *h, size_t first)
  * before. */
 static void hold_container(struct build *b, const struct cairn_listed_container *container)
 {
-	const struct cairn_holds *h = b->out;
+	struct cairn_holds *h = b->out;
 	size_t first = first_of(h, container->image), end = first;
 	if (first < h->n_versions) end = end_of(h, first);
 	/* created, in store time; a container from before the store is older than all */
@@ -232,8 +240,8 @@ static void hold_container(struct build *b, const struct cairn_listed_container 
 	}
 	if (after == NULL && before == NULL) return;
 	const char *what = keep_text(b->out, container->ns, container->id);
-	if (after != NULL) hold(b, CAIRN_GC_CONTAINER, what, &after->root);
-	if (before != NULL) hold(b, CAIRN_GC_CONTAINER, what, &before->root);
+	if (after != NULL) hold_by(b, CAIRN_GC_CONTAINER, what, after);
+	if (before != NULL) hold_by(b, CAIRN_GC_CONTAINER, what, before);
 }
 
 static void hold_containers(struct build *b)
@@ -256,7 +264,7 @@ static void hold_pins(struct build *b)
 			continue;
 		}
 		size_t at = first_of(h, target);
-		if (at < h->n_versions) hold(b, CAIRN_GC_PIN, target, &h->versions[at].root);
+		if (at < h->n_versions) hold_by(b, CAIRN_GC_PIN, target, &h->versions[at]);
 	}
 }
 
@@ -301,7 +309,8 @@ void cairn_holds_build(const struct cairn_holds_input *in, struct cairn_holds *r
 	cairn_image_index_init(&ret->images, in->listing);
 	ret->kept = calloc(ret->n_versions + 1, sizeof(bool));
 	ret->pruned = calloc(ret->n_versions + 1, sizeof(bool));
-	if (ret->kept == NULL || ret->pruned == NULL) abort();
+	ret->found = calloc(ret->n_versions + 1, sizeof(bool));
+	if (ret->kept == NULL || ret->pruned == NULL || ret->found == NULL) abort();
 	take_history(&b);
 	if (in->listing != NULL) {
 		hold_leases(&b);
@@ -325,6 +334,7 @@ void cairn_holds_fini(struct cairn_holds *h)
 	free(h->list);
 	free(h->kept);
 	free(h->pruned);
+	free(h->found);
 	cairn_image_index_fini(&h->images);
 	cairn_versions_free(h->versions, h->n_versions);
 	cairn_pins_free(h->pins, h->n_pins);

@@ -39,6 +39,7 @@ struct cairn_holds {
 	size_t n_versions;
 	bool *kept;   /* versions[i] is one of those kept for roll-back */
 	bool *pruned; /* versions[i] is to go */
+	bool *found;  /* by versions[i] it is known what a container, or a name's pin, needs */
 	struct cairn_pin *pins;
 	size_t n_pins;
 	struct cairn_image_index images; /* as long as the listing lives */

@@ -88,7 +88,8 @@ class GcCase(E2E):
         an image that comes and goes between two looks leaves nothing that a container's image could be found by."""
         def seen():
             done = self.tool.run("--json", "versions", ref)
-            return image(name)["target"]["digest"] in {json.loads(line)["digest"] for line in done.stdout.splitlines()}
+            newest = done.stdout.splitlines()[:1]
+            return [json.loads(line)["digest"] for line in newest] == [image(name)["target"]["digest"]]
         wait_for(f"{ref} to be seen", seen, 10)
 
     def passes(self):
