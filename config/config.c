@@ -45,7 +45,7 @@ struct key {
 #define MS_S UINT64_C(1000)
 #define MS_H (3600 * MS_S)
 #define ANY_SIZE "a size such as 200GiB"
-#define ANY_AMOUNT "a share such as 80%, or a size such as 200GiB"
+#define ANY_AMOUNT "a share from 0% to 100%, or a size such as 200GiB"
 
 static const struct key keys[] = {
 	{"version", TYPE_INT, "1", "1", 1, 1, AT(version), false},
