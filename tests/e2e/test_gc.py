@@ -10,7 +10,6 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from harness import GcCase, Leases, SlowProxy, digests, image, main, metrics, say, wait_for  # noqa: E402
-from harness.content import content_pb2  # noqa: E402
 
 SMALL = "demo/small:v1"
 
@@ -189,16 +188,13 @@ class Protection(GcCase):
             self.assert_held({digest}, "busy", "")
             self.tool.ok("pin", digest)
         self.assert_held({digest}, "pin", digest)
-        replies = self.reader(client, digest)
+        replies = self.slow_reader(digest)
         part = next(replies).data
         self.tool.ok("unpin", digest)
         say("it is read")
         self.assert_held({digest}, "busy", "")
         self.assertEqual(sha256(part + b"".join(reply.data for reply in replies)), digest)
         self.assert_gone({digest})
-
-    def reader(self, client, digest):
-        return client.stream("Read", content_pb2.ReadContentRequest(digest=digest), content_pb2.ReadContentResponse)
 
     def test_pull_in_progress(self):
         """A pull that stalls in its last layer, with passes all the while, of an image that was here before."""

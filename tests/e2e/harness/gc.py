@@ -5,7 +5,7 @@ import re
 
 from harness.cairnctl import Cairnctl
 from harness.case import E2E, say
-from harness.content import ContentClient, channel
+from harness.content import ContentClient, channel, content_pb2
 from harness.cri import field
 from harness.process import wait_for
 from harness.registry import image
@@ -65,6 +65,15 @@ class GcCase(E2E):
         """A client of containerd's own content service, which goes on to cairnd."""
         metadata = [("containerd-namespace", ns)] + ([("containerd-lease", lease)] if lease else [])
         return self.enter(ContentClient(self.w.containerd.socket, metadata=metadata))
+
+    def slow_reader(self, digest):
+        """A Read stream of which little is under way at any time: it lasts as long as nobody takes from it."""
+        client = self.enter(ContentClient(self.w.cairnd.socket))
+        client.channel.close()
+        client.channel = channel(self.w.cairnd.socket, **{"grpc.http2.bdp_probe": 0,
+                                                          "grpc.http2.lookahead_bytes": 1 << 16})
+        return client.stream("Read", content_pb2.ReadContentRequest(digest=digest), content_pb2.ReadContentResponse,
+                             timeout=120)
 
     # what cairnctl says
 
