@@ -128,11 +128,14 @@ static enum cairn_code parse_target(struct cairn_cache *cache, const char *text,
 		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
 				     "no target; give an image's name, or a digest");
 	}
-	if (cairn_digest_parse(text, strlen(text), &digest, &ignored) == CAIRN_OK) {
+	enum cairn_code rc = cairn_digest_parse(text, strlen(text), &digest, err);
+	if (rc == CAIRN_OK) {
 		cairn_digest_format(&digest, ret);
 		return CAIRN_OK;
 	}
-	enum cairn_code rc = cairn_service_name(cache, text, ret, err);
+	/* One that was cut short is a name, too, with a tag: a pin of that would keep nothing. */
+	if (strncmp(text, "sha256:", 7) == 0 || strncmp(text, "sha512:", 7) == 0) return rc;
+	rc = cairn_service_name(cache, text, ret, err);
 	if (rc) return rc;
 	if (cairn_reference_parse(text, &ref, &ignored) == CAIRN_OK && ref.digest.alg != 0) {
 		cairn_digest_format(&ref.digest, ret);

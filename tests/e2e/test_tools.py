@@ -54,8 +54,8 @@ class Documents(unittest.TestCase):
 
 
 class Tools(E2E):
-    def world(self):
-        w = self.enter(World(self.folder))
+    def world(self, extra=""):
+        w = self.enter(World(self.folder, extra=extra))
         self.cairnctl = Cairnctl(w.cairnd.socket, self.folder)
         return w
 
@@ -151,6 +151,171 @@ class Tools(E2E):
         self.assertIn(unknown, error)
         self.assertIn("not here, and containerd does not record it", error)
         self.assertIn("invalid digest", self.cairnctl.expect(1, "explain", "sha256:xyz").stderr)
+
+    # ---- garbage collection: each verb on a terminal, in a pipe, as JSON ----
+
+    GC = "gc: {interval: 1h, keep_storage: 0s, high_watermark: 100%, low_watermark: 100%, min_free: 0%}\n"
+    WHEN = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+
+    def two_versions(self, gc=GC):
+        """demo/small:live was v1, is v2; all is here, and cairnd has seen both."""
+        w = self.world(gc)
+        ref = w.registry.ref("demo/small:live")
+        for version in ("v1", "v2"):
+            w.registry.retag("demo/small", "live", version)
+            w.containerd.pull(ref)
+            self.cairnctl.ok("gc", "--dry-run")
+        old = digests("demo/small:v1") - digests("demo/small:v2")
+        wait_for("containerd's GC", lambda: {f[0] for f in self.cairnctl.fields("ls", "--state", "cached")} == old)
+        return w, ref, old
+
+    def test_gc(self):
+        w = self.world(self.GC.replace("keep_storage", "keep_versions: 0, keep_storage"))
+        ref, blobs = w.registry.ref("demo/small:v1"), sorted(digests("demo/small:v1"))
+        size = sum(os.stat(w.registry.blob_path(digest)).st_size for digest in blobs)
+        w.containerd.pull(ref)
+        layer = image("demo/small:v1")["layers"][0]
+        self.cairnctl.ok("pin", layer)
+        w.containerd.remove(ref)
+
+        say("a dry run, on a terminal")
+        code, text = self.cairnctl.terminal("gc", "--dry-run", "--all")
+        self.assertEqual(code, 0)
+        lines = text.splitlines()
+        for digest in blobs:
+            line = next(line for line in lines if digest in line)
+            if digest == layer:
+                self.assertRegex(line, rf"^would keep +{layer} +[\d.]+ [KM]iB  pin +{layer}$")
+            else:
+                self.assertRegex(line, rf"^would evict +{digest} +[\d.]+ (B|KiB|MiB)  ttl +unused for \d+ s$")
+        self.assertRegex(text, r"(?m)^would evict 3 blobs, [\d.]+ [KM]iB; would keep 1 blobs, [\d.]+ [KM]iB; took \d+ ms$")
+        self.assertRegex(text, r"(?m)^  pin +1 blobs +[\d.]+ [KM]iB$")
+        self.assertIn("\ncontainerd answered in full\n", text)
+        self.assertNotIn(layer, self.cairnctl.terminal("gc", "--dry-run")[1])
+
+        say("in a pipe")
+        fields = self.cairnctl.fields("gc", "--dry-run", "--all")
+        decisions = {f[1]: (f[0], f[3], f[4]) for f in fields if f[0] in ("evict", "keep")}
+        self.assertEqual(decisions, {digest: ("keep", "pin", layer) if digest == layer else ("evict", "ttl", "-")
+                                     for digest in blobs})
+        self.assertEqual(sum(int(f[2]) for f in fields if f[0] in ("evict", "keep")), size)
+        summary = {f[1]: f[2:] for f in fields if f[0] == "summary"}
+        self.assertEqual([summary[name] for name in ("dry run", "containerd answered", "to free", "ingests dropped")],
+                         [["yes"], ["yes", "-"], ["0", "-"], ["0"]])
+        self.assertEqual((summary["evicted"][0], summary["kept"], summary["kept pin"]),
+                         ("3", summary["kept pin"], ["1", str(w.cairnd.blob_path(layer).stat().st_size)]))
+        self.assertRegex(summary["seconds"][0], r"^\d+\.\d{3}$")
+
+        say("and really, as JSON")
+        lines = self.cairnctl.json("gc", "--all")
+        self.assertEqual({line["digest"] for line in lines[:-1]}, set(blobs))
+        self.assertEqual({line["type"] for line in lines[:-1]}, {"decision"})
+        last = lines[-1]
+        self.assertEqual((last["type"], last["trigger"], last["dry_run"], last["sure"], last["unsure_why"]),
+                         ("summary", "request", False, True, ""))
+        self.assertEqual(last["evicted"]["bytes"] + last["kept"]["bytes"], size)
+        self.assertEqual(last["kept"]["by_reason"]["pin"]["blobs"], 1)
+        self.assertEqual([f[0] for f in self.cairnctl.fields("ls")], [layer])
+        self.assertEqual(self.cairnctl.json("gc")[0]["evicted"], {"blobs": 0, "bytes": 0})
+        status = self.cairnctl.json("status")[0]["gc"]
+        self.assertEqual((status["evicted"]["blobs"], status["pins"], status["last"]["trigger"]), (3, 1, "request"))
+        fields = {f[0]: f[1:] for f in self.cairnctl.fields("status")}
+        self.assertEqual(fields["unrelieved"], ["no"])
+        self.assertRegex("\t".join(fields["last gc"]), rf"^{self.WHEN}\trequest\t0\t0$")
+
+    def test_versions(self):
+        w, ref, _ = self.two_versions()
+        new, old = (image(f"demo/small:{version}")["target"]["digest"] for version in ("v2", "v1"))
+        code, text = self.cairnctl.terminal("versions")
+        self.assertEqual(code, 0)
+        lines = text.splitlines()
+        self.assertRegex(lines[0], r"^  DIGEST +CURRENT +ROLL-BACK +KEPT +SIZE +FIRST SEEN +LAST SEEN$")
+        self.assertEqual(lines[1], ref)
+        self.assertRegex(lines[2], rf"^  {new}  current  ready +kept +[\d.]+ MiB +(now|\d+ s) +(now|\d+ s)$")
+        self.assertRegex(lines[3], rf"^  {old}  - +ready +kept +[\d.]+ MiB +(now|\d+ s) +(now|\d+ s)$")
+        self.assertEqual(len(lines), 4)
+        fields = self.cairnctl.fields("versions", ref)
+        self.assertEqual([f[:7] for f in fields], [[ref, new, "current", "complete", "0", "0", "kept"],
+                                                   [ref, old, "-", "complete", "0", "0", "kept"]])
+        self.assertEqual([f[7] for f in fields], ["4", "4"])
+        self.assertRegex("\t".join(fields[0][9:]), rf"^{self.WHEN}\t{self.WHEN}$")
+        self.assertEqual([(v["name"], v["digest"], v["current"], v["complete"], v["kept"], v["missing_blobs"])
+                          for v in self.cairnctl.json("versions", ref)],
+                         [(ref, new, True, True, True, 0), (ref, old, False, True, True, 0)])
+        self.assertEqual(self.cairnctl.json("explain", ref)[0]["blob"]["digest"], new)
+        self.assertEqual(self.cairnctl.json("explain", ref)[0]["name"], ref)
+        say("a version of which a blob lacks")
+        layer = image("demo/small:v1")["layers"][0]
+        w.cairnd.blob_path(layer).unlink()
+        self.cairnctl.expect(1, "verify", layer)
+        lines = self.cairnctl.terminal("versions", ref)[1].splitlines()
+        self.assertRegex(lines[3], r" lacks 1, [\d.]+ MiB ")
+        self.assertEqual(self.cairnctl.fields("versions", ref)[1][3:5], ["incomplete", "1"])
+        say("names")
+        self.assertIn("no version of it is known", self.cairnctl.expect(1, "versions", "demo/none:v1").stderr)
+        self.assertEqual(self.cairnctl.json("versions", "demo/none:v1", status=1), [])
+
+    def test_prune(self):
+        _, ref, old = self.two_versions()
+        code, text = self.cairnctl.terminal("prune", ref, "--dry-run")
+        self.assertEqual(code, 0)
+        for digest in old:
+            self.assertRegex(text, rf"(?m)^would evict +{digest} +[\d.]+ (B|KiB|MiB)  prune +{re.escape(ref)}$")
+        self.assertRegex(text, r"(?m)^would evict 3 blobs, [\d.]+ MiB; would keep 4 blobs, ")
+        self.assertEqual(len(self.cairnctl.json("versions", ref)), 2)
+        self.assertEqual(self.cairnctl.json("prune", ref, "--keep", "2")[-1]["evicted"]["blobs"], 0)
+        fields = self.cairnctl.fields("prune", ref, "--keep=1", "--dry-run")
+        self.assertEqual({tuple(f[i] for i in (0, 1, 3, 4)) for f in fields if f[0] == "evict"},
+                         {("evict", digest, "prune", ref) for digest in old})
+        lines = self.cairnctl.json("prune", ref)
+        self.assertEqual({line["digest"] for line in lines[:-1] if line["evict"]}, old)
+        self.assertEqual((lines[-1]["evicted"]["blobs"], lines[-1]["versions_dropped"]), (3, 1))
+        self.assertEqual(len(self.cairnctl.json("versions", ref)), 1)
+        self.assertFalse(old & {f[0] for f in self.cairnctl.fields("ls")})
+        for unknown in ("demo/none:v1", "busybox"):
+            self.assertRegex(self.cairnctl.expect(1, "prune", unknown).stderr, r"no version of \S+ is known")
+
+    def test_pin_and_unpin(self):
+        _, ref, _ = self.two_versions()
+        layer = image("demo/small:v1")["layers"][1]
+        size = os.stat(self.folder / "cairnd/state/blobs/sha256" / layer[7:]).st_size
+        code, text = self.cairnctl.terminal("pin", layer, "--for", "7d")
+        self.assertEqual(code, 0)
+        self.assertRegex(text, rf"^pinned {layer} for 7 d; here and kept by that now: 1 blobs, [\d.]+ [KM]iB\n$")
+        self.assertEqual(self.cairnctl.fields("pin", layer, "--for=90s"), [[layer, "1", str(size), "90"]])
+        done = self.cairnctl.json("pin", ref)[0]
+        self.assertEqual((done["target"], done["blobs"], done["for_seconds"]), (ref, 4, 0))
+        code, text = self.cairnctl.terminal("pin", ref)
+        self.assertRegex(text, rf"^pinned {re.escape(ref)} until it is unpinned; here and kept by that now: 4 blobs, ")
+        self.assertEqual(self.cairnctl.json("status")[0]["gc"]["pins"], 2)
+        say("a name is told in full, and need not be known yet")
+        self.assertEqual(self.cairnctl.fields("pin", "busybox")[0], ["docker.io/library/busybox:latest", "0", "0", "0"])
+        self.assertEqual(self.cairnctl.json("status")[0]["gc"]["pins"], 3)
+        say("and back")
+        code, text = self.cairnctl.terminal("unpin", layer)
+        self.assertEqual((code, text), (0, f"{layer} is pinned no longer\n"))
+        self.assertEqual(self.cairnctl.fields("unpin", ref), [[ref]])
+        self.assertTrue(self.cairnctl.json("unpin", "busybox")[0]["was_pinned"])
+        self.assertEqual(self.cairnctl.json("status")[0]["gc"]["pins"], 0)
+        for target in (layer, ref, "busybox"):
+            self.assertIn(f"{target} is not pinned", self.cairnctl.expect(1, "unpin", target).stderr)
+        self.assertEqual(self.cairnctl.json("unpin", layer, status=1), [{"target": layer, "was_pinned": False}])
+
+    def test_names_that_are_none(self):
+        """What is no image name and no digest is refused, and said so, by every verb that takes one."""
+        self.world(self.GC)
+        for verb in ("prune", "pin", "unpin", "versions", "explain"):
+            for name in ("app/CASE:v1", "a b", "app:", "app@sha256:12", "-/x", "app:v1:v2", "a" * 5000):
+                with self.subTest(verb=verb, name=name[:20]):
+                    done = self.cairnctl.expect(1, verb, "--", name)
+                    self.assertEqual(done.stdout, "")
+                    self.assertRegex(done.stderr, r"^cairnctl: [^\n]{10,600}\n$")
+                    self.assertNotIn("is not pinned", done.stderr)
+        say("a digest that was cut is none either, and no name with a tag")
+        for verb in ("pin", "unpin", "explain"):
+            for digest in ("sha256:12", "sha256:" + "a" * 63, "sha512:" + "a" * 64):
+                self.assertIn("invalid digest", self.cairnctl.expect(1, verb, digest).stderr)
+        self.assertEqual(self.cairnctl.json("status")[0]["gc"]["pins"], 0)
 
     def test_verify_finds_damage_and_its_advice_heals(self):
         """A layer rots on the disk; verify finds it, and what explain says brings it back."""
@@ -354,7 +519,10 @@ class Tools(E2E):
     def test_json_is_one_object_a_line(self):
         w = self.world()
         w.containerd.pull(w.registry.ref("demo/small:v1"))
-        for args in (["status"], ["ls"], ["verify"], ["export", self.folder / "out"], ["import", self.folder / "out"]):
+        ref = w.registry.ref("demo/small:v1")
+        for args in (["status"], ["ls"], ["verify"], ["export", self.folder / "out"], ["import", self.folder / "out"],
+                     ["gc", "--all"], ["gc", "--dry-run"], ["prune", ref], ["pin", ref], ["explain", ref],
+                     ["versions"], ["unpin", ref]):
             text = self.cairnctl.ok("--json", *args)
             self.assertTrue(text.endswith("\n"))
             for line in text.splitlines():
