@@ -161,64 +161,105 @@ static bool is_here(struct cairn_cache *cache, const struct cairn_digest *digest
 	return good;
 }
 
-static void count(struct cairn_graph_state *st, const struct cairn_descriptor *child, bool here)
-{
-	st->blobs++;
-	st->bytes += child->size;
-	if (here) return;
-	st->missing_blobs++;
-	st->missing_bytes += child->size;
-}
-
 /* Attestations and the like stand in an index beside the platforms: nobody runs them. */
 static bool is_platform(const struct cairn_descriptor *child)
 {
 	return strcmp(child->os, "unknown") != 0 && strcmp(child->arch, "unknown") != 0;
 }
 
+/* Children may be named many times, in one manifest (the empty layer) and in several: each is
+ * counted, and each manifest judged, once. */
 struct judging {
 	struct cairn_cache *cache;
-	struct cairn_graph_state *st;
-	unsigned reads;
+	struct walk here, missing;
+	struct verdict {
+		struct cairn_digest digest;
+		bool ready;
+	} * judged; /* sorted by digest */
+	size_t n, cap;
 };
+
+static size_t find_verdict(const struct judging *j, const struct cairn_digest *digest, bool *found)
+{
+	size_t low = 0, high = j->n;
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+		if (cairn_digest_compare(&j->judged[mid].digest, digest) < 0) {
+			low = mid + 1;
+		} else {
+			high = mid;
+		}
+	}
+	*found = low < j->n && cairn_digest_equal(&j->judged[low].digest, digest);
+	return low;
+}
+
+static void add_verdict(struct judging *j, const struct cairn_digest *digest, bool ready)
+{
+	bool found;
+	size_t at = find_verdict(j, digest, &found);
+	if (j->n == j->cap) {
+		j->cap = j->cap > 0 ? 2 * j->cap : 32;
+		j->judged = must_realloc(j->judged, j->cap * sizeof(j->judged[0]));
+	}
+	memmove(&j->judged[at + 1], &j->judged[at], (j->n - at) * sizeof(j->judged[0]));
+	j->judged[at] = (struct verdict){*digest, ready};
+	j->n++;
+}
 
 static bool judge(struct judging *j, const struct cairn_digest *digest, unsigned depth);
 
+/* A platform that nobody asked for is nothing that lacks. */
 static bool judge_index(struct judging *j, const struct cairn_manifest *index, unsigned depth)
 {
-	bool any = false, absent = false;
+	bool any = false;
 	for (size_t i = 0; i < index->n; i++) {
 		const struct cairn_descriptor *child = &index->children[i];
-		if (!is_here(j->cache, &child->digest)) {
-			absent = true;
-			continue;
-		}
-		count(j->st, child, true);
+		if (!is_here(j->cache, &child->digest)) continue;
+		add(&j->here, &child->digest, child->size);
 		bool ready = judge(j, &child->digest, depth + 1);
 		any |= ready && is_platform(child);
 	}
-	/* A platform that nobody asked for is nothing that lacks, unless there is no other. */
-	if (!any && absent && j->st->missing_blobs == 0) j->st->missing_blobs++;
 	return any;
+}
+
+static bool judge_manifest(struct judging *j, const struct cairn_manifest *manifest)
+{
+	bool ready = true;
+	for (size_t i = 0; i < manifest->n; i++) {
+		const struct cairn_descriptor *child = &manifest->children[i];
+		bool here = is_here(j->cache, &child->digest);
+		add(here ? &j->here : &j->missing, &child->digest, child->size);
+		ready &= here;
+	}
+	return ready;
 }
 
 static bool judge(struct judging *j, const struct cairn_digest *digest, unsigned depth)
 {
 	struct cairn_manifest manifest = {0};
-	bool missing = false, ready = true;
-	if (depth > CAIRN_MANIFEST_DEPTH_MAX || j->reads++ >= READS_MAX) return false;
-	if (!read_manifest(j->cache, digest, &manifest, &missing)) return !missing;
-	if (manifest.media == CAIRN_MEDIA_INDEX) {
+	bool missing = false, found, ready;
+	size_t at = find_verdict(j, digest, &found);
+	if (found) return j->judged[at].ready;
+	if (depth > CAIRN_MANIFEST_DEPTH_MAX || j->n >= READS_MAX) return false;
+	if (!read_manifest(j->cache, digest, &manifest, &missing)) {
+		ready = !missing;
+	} else if (manifest.media == CAIRN_MEDIA_INDEX) {
 		ready = judge_index(j, &manifest, depth);
 	} else {
-		for (size_t i = 0; i < manifest.n; i++) {
-			bool here = is_here(j->cache, &manifest.children[i].digest);
-			count(j->st, &manifest.children[i], here);
-			ready &= here;
-		}
+		ready = judge_manifest(j, &manifest);
 	}
 	cairn_manifest_fini(&manifest);
+	add_verdict(j, digest, ready);
 	return ready;
+}
+
+static uint64_t count(struct walk *w, uint64_t *bytes)
+{
+	w->n = sort_unique(w->found, w->n);
+	for (size_t i = 0; i < w->n; i++) *bytes += w->found[i].size;
+	free(w->found);
+	return w->n;
 }
 
 void cairn_graph_state(struct cairn_cache *cache, const struct cairn_digest *root,
@@ -226,13 +267,18 @@ void cairn_graph_state(struct cairn_cache *cache, const struct cairn_digest *roo
 {
 	struct cairn_blob_info info;
 	struct cairn_err ignored;
-	*ret = (struct cairn_graph_state){.blobs = 1};
-	if (cairn_cache_info(cache, root, &info, &ignored) != CAIRN_OK) {
-		ret->missing_blobs = 1;
-		return;
-	}
+	*ret = (struct cairn_graph_state){.blobs = 1, .missing_blobs = 1};
+	if (cairn_cache_info(cache, root, &info, &ignored) != CAIRN_OK) return;
 	ret->bytes = info.size;
+	if (info.damaged) ret->missing_bytes = info.size;
 	cairn_blob_info_fini(&info);
-	struct judging j = {.cache = cache, .st = ret};
+	if (ret->missing_bytes > 0) return;
+	struct judging j = {.cache = cache};
 	ret->ready = judge(&j, root, 0);
+	ret->missing_blobs = count(&j.missing, &ret->missing_bytes);
+	ret->blobs += count(&j.here, &ret->bytes) + ret->missing_blobs;
+	ret->bytes += ret->missing_bytes;
+	free(j.judged);
+	/* Of an index no platform is whole, and none has begun to come. */
+	if (!ret->ready && ret->missing_blobs == 0) ret->missing_blobs = 1;
 }
