@@ -280,6 +280,10 @@ static void save_uses(struct cairn_cache *c)
 			if (b->used_ns != b->saved_used_ns) writer_add_blob_locked(c, b);
 		}
 	}
+	for (size_t i = 0; i < c->versions_n; i++) {
+		struct version *v = c->versions[i];
+		if (v->v.last_ns != v->saved_last_ns) writer_add_version_locked(c, v);
+	}
 	c->sync_wanted++; /* the age is written even when no row is */
 	pthread_cond_signal(&c->dirty_cond);
 	unlock(&c->mu);

@@ -81,6 +81,26 @@ static void versions__survive_a_restart(void **state)
 	cairn_needs_unref(needs);
 }
 
+/* The last look at a name is not written at once, but a clean end forgets none. */
+static void versions__keep_their_order_after_a_restart(void **state)
+{
+	struct store *s = *state;
+	struct cairn_version *list;
+	struct cairn_err err;
+	see(s, "reg/app:v", 1, NULL);
+	clock_move(s, 10);
+	see(s, "reg/app:v", 2, NULL);
+	clock_move(s, 10);
+	assert_ok(cairn_cache_pin(s->cache, "all is written", 0, &err));
+	see(s, "reg/app:v", 1, NULL);
+	int64_t seen = cairn_cache_now_ns(s->cache);
+	store_reopen(s);
+	expect_roots(s, "reg/app:v", (unsigned[]){1, 2}, 2);
+	size_t n = cairn_cache_versions(s->cache, "reg/app:v", &list);
+	assert_true(list[0].last_ns == seen);
+	cairn_versions_free(list, n);
+}
+
 static void versions__keep_their_needs_when_seen_again(void **state)
 {
 	struct store *s = *state;
@@ -241,6 +261,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		history_test(versions__are_ordered_by_when_they_were_current),
 		history_test(versions__survive_a_restart),
+		history_test(versions__keep_their_order_after_a_restart),
 		history_test(versions__keep_their_needs_when_seen_again),
 		history_test(versions__are_forgotten_for_good),
 		history_test(versions__of_one_name_are_bounded),
