@@ -218,30 +218,22 @@ static size_t end_of(const struct cairn_holds *h, size_t first)
 	return end;
 }
 
-/* What the container was made from: of its image's name, the version that was current when the
- * container came. When that was is known to the minute at best, since names are looked at from time
- * to time: so the first one that was still current later, and the last one that was current
- * before. */
+/* What the container was made from: of its image's name, what was current when the container came.
+ * When that was is known roughly only: names are looked at from time to time, and store time stands
+ * still while the node is off, so that the container may look older than it is. So all that was
+ * current then or later is held, and the last one that was current before. */
 static void hold_container(struct build *b, const struct cairn_listed_container *container)
 {
 	struct cairn_holds *h = b->out;
-	size_t first = first_of(h, container->image), end = first;
-	if (first < h->n_versions) end = end_of(h, first);
+	size_t first = first_of(h, container->image);
+	if (first == h->n_versions) return;
 	/* created, in store time; a container from before the store is older than all */
 	int64_t created = b->in->now_ns - (b->in->real_ns - container->created_ns);
-	const struct cairn_version *after = NULL, *before = NULL;
-	for (size_t i = first; i < end; i++) {
-		const struct cairn_version *v = &h->versions[i];
-		if (v->last_ns < created) {
-			if (before == NULL) before = v; /* newest first */
-		} else if (after == NULL || v->first_ns < after->first_ns) {
-			after = v;
-		}
+	const char *what = keep_text(h, container->ns, container->id);
+	for (size_t i = first, end = end_of(h, first); i < end; i++) {
+		hold_by(b, CAIRN_GC_CONTAINER, what, &h->versions[i]);
+		if (h->versions[i].last_ns < created) break; /* newest first */
 	}
-	if (after == NULL && before == NULL) return;
-	const char *what = keep_text(b->out, container->ns, container->id);
-	if (after != NULL) hold_by(b, CAIRN_GC_CONTAINER, what, after);
-	if (before != NULL) hold_by(b, CAIRN_GC_CONTAINER, what, before);
 }
 
 static void hold_containers(struct build *b)
