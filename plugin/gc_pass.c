@@ -27,13 +27,11 @@ static void collect(struct cairn_cache *cache, struct cairn_gc_pass *p)
 
 /* How much must go. A Delete above the low mark is kubelet asking for space; else only the high
  * mark starts it, and the low one ends it. */
-static uint64_t to_free(const struct cairn_gc_pass_opts *opts)
+static uint64_t to_free(const struct cairn_gc_pass_opts *opts, const struct cairn_gc_disk *disk)
 {
-	struct cairn_gc_disk disk;
 	const struct cairn_gc_marks *marks = &opts->rules->marks;
-	cairn_cache_disk(opts->cache, &disk);
-	bool pressed = opts->trigger == CAIRN_GC_BY_DELETE || cairn_gc_over_high(marks, &disk) > 0;
-	return pressed ? cairn_gc_over_low(marks, &disk) : 0;
+	bool pressed = opts->trigger == CAIRN_GC_BY_DELETE || cairn_gc_over_high(marks, disk) > 0;
+	return pressed ? cairn_gc_over_low(marks, disk) : 0;
 }
 
 static void decide(const struct cairn_gc_pass_opts *opts, struct cairn_gc_pass *p)
@@ -53,7 +51,8 @@ static void decide(const struct cairn_gc_pass_opts *opts, struct cairn_gc_pass *
 	cairn_holds_build(&holds, &p->holds);
 	collect(opts->cache, p);
 	p->now_ns = cairn_cache_now_ns(opts->cache);
-	p->summary.to_free = to_free(opts);
+	cairn_cache_disk(opts->cache, &p->disk);
+	p->summary.to_free = to_free(opts, &p->disk);
 	const struct cairn_gc_input in = {
 		.blobs = p->blobs,
 		.n_blobs = p->n_blobs,
@@ -75,6 +74,7 @@ struct execution {
 	struct cairn_eviction batch[CAIRN_EVICT_MAX];
 	size_t indices[CAIRN_EVICT_MAX]; /* in blobs */
 	size_t n;
+	uint64_t evicted_bytes;
 };
 
 static void flush(struct execution *x)
@@ -88,6 +88,7 @@ static void flush(struct execution *x)
 		bool gone = x->batch[i].outcome == CAIRN_EVICT_DONE;
 		x->p->gone[x->indices[i]] = gone;
 		if (gone) x->p->summary.freed += x->batch[i].freed;
+		if (gone) x->evicted_bytes += x->p->blobs[x->indices[i]].size;
 		/* It was used, or needed, since it was looked at. */
 		if (!gone && x->batch[i].outcome != CAIRN_EVICT_ABSENT) {
 			x->p->plan.decisions[x->indices[i]].why = CAIRN_GC_BUSY;
@@ -98,29 +99,39 @@ static void flush(struct execution *x)
 
 /* The plan goes by the blobs' sizes; what an eviction really frees may be less (a second name of
  * the file, say), so that the next look at the disk may ask for more, or more, and then the rest of
- * the plan is not needed. */
-static bool is_enough(const struct execution *x, const struct cairn_gc_decision *d)
+ * the plan is not needed. Percentages and min_free are about the disk, absolute marks about the
+ * sizes of what the store has: each is answered in its own measure. Asking the disk again would
+ * not do, because a file system may take its time to free. */
+static bool is_relieved(const struct execution *x)
 {
-	return d->why == CAIRN_GC_PRESSURE && x->p->summary.freed >= x->p->summary.to_free;
+	struct cairn_gc_disk disk = x->p->disk;
+	disk.free += x->p->summary.freed;
+	disk.own -= x->evicted_bytes < disk.own ? x->evicted_bytes : disk.own;
+	return x->p->summary.to_free == 0 || cairn_gc_over_low(&x->opts->rules->marks, &disk) == 0;
 }
 
-static void execute(const struct cairn_gc_pass_opts *opts, struct cairn_gc_pass *p)
+/* Returns false if it was told to stop. */
+static bool execute(const struct cairn_gc_pass_opts *opts, struct cairn_gc_pass *p)
 {
+	bool on = true;
 	struct execution *x = calloc(1, sizeof(*x));
 	if (x == NULL) abort();
 	x->opts = opts;
 	x->p = p;
 	for (size_t i = 0; i < p->plan.n_order; i++) {
 		size_t at = p->plan.order[i];
-		if (opts->go_on != NULL && x->n == 0 && !opts->go_on(opts->arg)) break;
-		if (is_enough(x, &p->plan.decisions[at])) break;
+		if (opts->go_on != NULL && x->n == 0) on = opts->go_on(opts->arg);
+		if (!on) break;
+		if (p->plan.decisions[at].why == CAIRN_GC_PRESSURE && is_relieved(x)) break;
 		x->indices[x->n] = at;
 		x->batch[x->n++] = (struct cairn_eviction){.digest = p->blobs[at].digest,
 							   .used_ns = p->blobs[at].used_ns};
 		if (x->n == CAIRN_EVICT_MAX) flush(x);
 	}
 	flush(x);
+	p->summary.relieved = is_relieved(x);
 	free(x);
+	return on;
 }
 
 /* A version that is not kept and of which nothing is left needs no memory of it; one that was
@@ -179,10 +190,9 @@ void cairn_gc_pass_run(const struct cairn_gc_pass_opts *opts, struct cairn_gc_pa
 		for (size_t i = 0; i < ret->plan.n_order; i++) ret->gone[ret->plan.order[i]] = true;
 		s->relieved = ret->plan.relieved;
 	} else {
-		execute(opts, ret);
-		drop_versions(opts, ret);
+		/* A prune that was stopped may be asked for again: the version is still known. */
+		if (execute(opts, ret)) drop_versions(opts, ret);
 		s->ingests_dropped = cairn_cache_expire_ingests(opts->cache, opts->rules->keep_ns);
-		s->relieved = s->freed >= s->to_free;
 	}
 	sum_up(ret);
 	s->duration_ns = cairn_boot_ns(opts->clock) - begun;
