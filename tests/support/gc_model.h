@@ -99,6 +99,7 @@ struct m_pass {
 	uint64_t own, to_free;
 	enum cairn_gc_why why[M_BLOBS]; /* 0: the blob is not here */
 	bool kept[M_VERSIONS], pruned[M_VERSIONS];
+	bool found[M_VERSIONS]; /* something is found by it, so it must not be forgotten */
 };
 
 /* ---- what needs what ---- */
@@ -201,28 +202,26 @@ static UNUSED void claim_as(const struct model *m, struct m_pass *p, int root,
 	strengthen(p, &set, why);
 }
 
-/* The versions that were current when it was made; if none is known to have been, the next one;
- * and the last one before, since what is seen is seen late. */
+/* What was current when it was made, or later; and the last one before, since what is seen is seen
+ * late. */
 static UNUSED void claim_container(const struct model *m, struct m_pass *p,
 				   const struct m_container *c)
 {
-	const struct m_version *next = NULL, *last = NULL;
-	bool any = false;
+	const struct m_version *last = NULL;
 	int64_t made = p->now - (p->real - c->created_real);
 	for (int i = 0; i < m->n_versions; i++) {
 		const struct m_version *v = &m->versions[i];
 		if (v->name != c->name) continue;
-		if (v->first <= made && made <= v->last) {
+		if (v->last >= made) {
 			claim_as(m, p, v->root, CAIRN_GC_CONTAINER);
-			any = true;
-		} else if (v->first > made) {
-			if (next == NULL || v->first < next->first) next = v;
+			p->found[i] = true;
 		} else if (last == NULL || v->last > last->last) {
 			last = v;
 		}
 	}
-	if (next != NULL && !any) claim_as(m, p, next->root, CAIRN_GC_CONTAINER);
-	if (last != NULL) claim_as(m, p, last->root, CAIRN_GC_CONTAINER);
+	if (last == NULL) return;
+	claim_as(m, p, last->root, CAIRN_GC_CONTAINER);
+	p->found[last - m->versions] = true;
 }
 
 static UNUSED void claim_lease(const struct model *m, struct m_pass *p, const struct m_lease *l)
@@ -251,7 +250,10 @@ static UNUSED void claim_hard(const struct model *m, struct m_pass *p)
 		if (!pin->on || (pin->until != 0 && pin->until <= p->now)) continue;
 		const struct m_version *v = pin->blob < 0 ? newest_of(m, pin->name) : NULL;
 		if (pin->blob >= 0) claim_as(m, p, pin->blob, CAIRN_GC_PIN);
-		if (v != NULL) claim_as(m, p, v->root, CAIRN_GC_PIN);
+		if (v != NULL) {
+			claim_as(m, p, v->root, CAIRN_GC_PIN);
+			p->found[v - m->versions] = true;
+		}
 	}
 }
 
@@ -384,8 +386,8 @@ static UNUSED uint64_t model_apply(struct model *m, const struct m_pass *p)
 	for (int i = 0; i < m->n_versions; i++) {
 		const struct m_version v = m->versions[i];
 		bool recorded = has_record(p->claims, v.name, v.root);
-		bool nothing_left = p->sure && !m->blobs[v.root].here;
-		if (!p->kept[i] && !recorded && (p->pruned[i] || nothing_left)) {
+		bool needed = p->kept[i] || p->found[i] || recorded;
+		if (p->sure && !needed && (p->pruned[i] || !m->blobs[v.root].here)) {
 			forgotten++;
 		} else {
 			m->versions[kept++] = v;
