@@ -52,6 +52,12 @@ uint64_t cairn_gc_over_low(const struct cairn_gc_marks *marks, const struct cair
 	return over(marks, &marks->low, disk);
 }
 
+uint64_t cairn_gc_writable(const struct cairn_gc_marks *marks, const struct cairn_gc_disk *disk)
+{
+	const struct cairn_gc_mark *min = &marks->min_free;
+	return less(disk->free, min->is_percent ? share(disk->total, min->value) : min->value);
+}
+
 /* ---- reasons -----------------------------------------------------------------------------------
  */
 

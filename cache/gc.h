@@ -49,6 +49,9 @@ struct cairn_gc_disk {
 uint64_t cairn_gc_over_high(const struct cairn_gc_marks *marks, const struct cairn_gc_disk *disk);
 uint64_t cairn_gc_over_low(const struct cairn_gc_marks *marks, const struct cairn_gc_disk *disk);
 
+/* How many bytes those may still write who are not waited for: all that is free beyond min_free. */
+uint64_t cairn_gc_writable(const struct cairn_gc_marks *marks, const struct cairn_gc_disk *disk);
+
 /* ---- the decision ------------------------------------------------------------------------------
  */
 

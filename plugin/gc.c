@@ -172,6 +172,7 @@ enum cairn_code cairn_gc_run(struct cairn_gc *gc, const struct cairn_gc_request 
 		.dry_run = request->dry_run,
 		.prune = request->prune,
 		.prune_keep = request->prune_keep,
+		.make_room = request->make_room,
 		.go_on = request->go_on,
 		.arg = request->arg,
 	};
@@ -184,6 +185,13 @@ enum cairn_code cairn_gc_run(struct cairn_gc *gc, const struct cairn_gc_request 
 	}
 	pthread_mutex_unlock(&gc->pass_mu);
 	return rc;
+}
+
+uint64_t cairn_gc_room(struct cairn_gc *gc)
+{
+	struct cairn_gc_disk disk;
+	cairn_cache_disk(gc->cache, &disk);
+	return cairn_gc_writable(&gc->rules.marks, &disk);
 }
 
 void cairn_gc_look(struct cairn_gc *gc, struct cairn_gc_pass *ret)

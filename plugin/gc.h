@@ -8,6 +8,7 @@ struct cairn_gc_request {
 	bool dry_run;
 	const char *prune; /* NULL, or an image's name */
 	int64_t prune_keep;
+	uint64_t make_room;	  /* bytes that are to be freed, whatever the marks say; 0: none */
 	bool (*go_on)(void *arg); /* NULL: always on */
 	void *arg;
 };
@@ -17,6 +18,9 @@ struct cairn_gc_request {
 CAIRN_CHECKED enum cairn_code cairn_gc_run(struct cairn_gc *gc,
 					   const struct cairn_gc_request *request,
 					   struct cairn_gc_pass *ret, struct cairn_err *err);
+
+/* How many bytes may be written by others than pulls: min_free stays free. Asks the disk. */
+uint64_t cairn_gc_room(struct cairn_gc *gc);
 
 /* What a pass would decide by the last listing of containerd. Changes nothing and waits for nobody,
  * but walks all blobs. */

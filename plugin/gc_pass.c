@@ -31,7 +31,8 @@ static uint64_t to_free(const struct cairn_gc_pass_opts *opts, const struct cair
 {
 	const struct cairn_gc_marks *marks = &opts->rules->marks;
 	bool pressed = opts->trigger == CAIRN_GC_BY_DELETE || cairn_gc_over_high(marks, disk) > 0;
-	return pressed ? cairn_gc_over_low(marks, disk) : 0;
+	uint64_t over = pressed ? cairn_gc_over_low(marks, disk) : 0;
+	return over > opts->make_room ? over : opts->make_room;
 }
 
 static void decide(const struct cairn_gc_pass_opts *opts, struct cairn_gc_pass *p)

@@ -19,6 +19,7 @@ struct cairn_gc_pass_opts {
 	bool dry_run;
 	const char *prune; /* NULL, or an image's name */
 	int64_t prune_keep;
+	uint64_t make_room; /* bytes to free at least */
 	/* Asked between two steps; returns false to stop early. NULL: always on. */
 	bool (*go_on)(void *arg);
 	void *arg;

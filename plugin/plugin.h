@@ -54,6 +54,7 @@ struct cairn_admin_service {
 	struct cairn_cache *cache;
 	struct cairn_runtime *runtime; /* never NULL; asks nobody when its address is "" */
 	struct cairn_gc *gc;
+	struct cairn_preheat *preheat; /* NULL: there is none */
 	const struct cairn_clock *clock;
 	const char *version;
 	const char *state_dir;
@@ -243,6 +244,33 @@ struct cairn_gc_status {
 
 /* Asks the disk. Threads: any. */
 void cairn_gc_get_status(struct cairn_gc *gc, struct cairn_gc_status *ret);
+
+/* ---- preheat -----------------------------------------------------------------------------------
+ * Jobs that get images from their registries before anybody pulls them (plugin/preheat.h). */
+
+struct cairn_preheat;
+struct cairn_registry; /* oci/registry.h */
+
+struct cairn_preheat_opts {
+	struct cairn_cache *cache;
+	struct cairn_fills *fills;
+	struct cairn_gc *gc;
+	struct cairn_registry *registry;
+	const struct cairn_clock *clock; /* NULL: cairn_clock_system */
+	const char *state_dir;		 /* jobs are written to its jobs/ */
+	bool owners;			 /* prefill asks for which namespaces a blob is */
+};
+
+/* Copies what it needs of opts, and goes on with the jobs that an earlier process left.
+ * Errors: INTERNAL, RESOURCE_EXHAUSTED. */
+CAIRN_CHECKED enum cairn_code cairn_preheat_start(const struct cairn_preheat_opts *opts,
+						  struct cairn_preheat **ret,
+						  struct cairn_err *err);
+/* From now on no job runs, and those that do end soon: before the server is drained. */
+void cairn_preheat_cancel_all(struct cairn_preheat *preheat);
+/* After that, and when no handler knows it any more. Jobs that were not over go on at the next
+ * start. NULL is fine. */
+void cairn_preheat_stop(struct cairn_preheat *preheat);
 
 /* ---- /metrics, /healthz, /readyz --------------------------------------------------------------*/
 

@@ -1,0 +1,197 @@
+/* One blob of a preheat job: here already, on its way for somebody else, or to be downloaded. */
+#include <stdlib.h>
+#include <time.h>
+
+#include "plugin/preheat_run.h"
+
+#define TRIES 3	       /* of a blob whose bytes were wrong, or that somebody else gave up */
+#define LOOK_MS 300    /* between two looks at what others do */
+#define STALL_MS 10000 /* a pull that stands still so long is not waited for */
+
+struct got {
+	struct cairn_preheat_worker *w;
+	size_t blob;
+	struct cairn_digest digest;
+	uint64_t size;
+	size_t image;
+	struct cairn_fill *fill;
+};
+
+#define RUNNING CAIRN__V1__JOB_STATE__RUNNING
+
+static void tell(struct got *g, uint64_t done, uint64_t fetched, const char *source)
+{
+	cairn_preheat_job_blob(g->w->job, g->blob, RUNNING, done, fetched, source, NULL);
+}
+
+static enum cairn_code cancelled(struct cairn_err *err)
+{
+	return cairn_err_set(err, CAIRN_CANCELLED, "the job was cancelled");
+}
+
+static void nap(void)
+{
+	struct timespec ts = {0, LOOK_MS * CAIRN_NS_PER_MS};
+	nanosleep(&ts, NULL);
+}
+
+/* ---- here already -----------------------------------------------------------------------------*/
+
+/* Its bytes are proved again where that was not done since the start: what is said to be here is
+ * here. Errors: ABORTED (damaged: begin again), DATA_LOSS (another size), CANCELLED, INTERNAL. */
+static enum cairn_code prove(struct got *g, struct cairn_err *err)
+{
+	struct cairn_blob *blob = NULL;
+	enum cairn_code rc = cairn_blob_open(g->w->env->cache, &g->digest, &blob, err);
+	if (rc == CAIRN_OK) rc = cairn_blob_prove(blob, cairn_preheat_goes_on, g->w, err);
+	bool right = rc == CAIRN_OK && cairn_blob_size(blob) == g->size;
+	cairn_blob_close(blob);
+	if (rc == CAIRN_DATA_LOSS || rc == CAIRN_NOT_FOUND) {
+		return cairn_err_set(err, CAIRN_ABORTED, "what was here is damaged");
+	}
+	if (rc == CAIRN_OK && !right) {
+		return cairn_err_set(err, CAIRN_DATA_LOSS,
+				     "the manifest says %llu bytes, but what has this digest has "
+				     "another size",
+				     (unsigned long long)g->size);
+	}
+	return rc;
+}
+
+/* ---- on its way for somebody else -------------------------------------------------------------*/
+
+/* Errors: CANCELLED; ABORTED (what the other did came to nothing). */
+static enum cairn_code follow(struct got *g, struct cairn_err *err)
+{
+	uint64_t done;
+	struct cairn_err why;
+	for (;;) {
+		enum cairn_fill_state state = cairn_fill_wait(g->fill, LOOK_MS, &why);
+		(void)cairn_fill_look(g->fill, &done, NULL);
+		tell(g, done, 0, "registry");
+		if (state == CAIRN_FILL_DONE) return CAIRN_OK;
+		if (state == CAIRN_FILL_BROKEN)
+			return cairn_err_set(err, CAIRN_ABORTED, "%s", why.msg);
+		if (!cairn_preheat_goes_on(g->w)) return cancelled(err);
+	}
+}
+
+/* containerd is downloading it: what for twice? Returns true when it is here; false if that comes
+ * to nothing, or stands still. */
+static bool follow_pull(struct got *g)
+{
+	uint64_t offset, last = 0;
+	int64_t waited_ms = 0;
+	struct cairn_blob_info info;
+	struct cairn_err ignored;
+	while (cairn_cache_is_written(g->w->env->cache, &g->digest, &offset) &&
+	       waited_ms < STALL_MS && cairn_preheat_goes_on(g->w)) {
+		waited_ms = offset != last ? 0 : waited_ms + LOOK_MS;
+		last = offset;
+		tell(g, offset < g->size ? offset : g->size, 0, "pull");
+		nap();
+	}
+	if (cairn_cache_info(g->w->env->cache, &g->digest, &info, &ignored) != CAIRN_OK)
+		return false;
+	bool good = !info.damaged;
+	cairn_blob_info_fini(&info);
+	return good;
+}
+
+/* ---- to be downloaded -------------------------------------------------------------------------*/
+
+static enum cairn_code sink(void *arg, const void *data, size_t n, struct cairn_err *err)
+{
+	struct got *g = arg;
+	enum cairn_code rc = cairn_fill_write(g->fill, data, n, err);
+	if (rc == CAIRN_OK) tell(g, cairn_fill_offset(g->fill), n, "registry");
+	return rc;
+}
+
+static enum cairn_code download(struct got *g, struct cairn_err *err)
+{
+	struct cairn_preheat_worker *w = g->w;
+	struct cairn_blob_info info;
+	struct cairn_err ignored;
+	const struct cairn_go_on go_on = {cairn_preheat_goes_on, w};
+	uint64_t offset = cairn_fill_offset(g->fill);
+	tell(g, offset, 0, "registry");
+	enum cairn_code rc =
+		cairn_registry_get_blob(w->session, &w->job->images[g->image].ref, &g->digest,
+					offset, g->size, &go_on, sink, g, err);
+	if (rc) return rc;
+	/* The last write has published it, or failed. */
+	if (cairn_cache_info(w->env->cache, &g->digest, &info, &ignored) == CAIRN_OK) {
+		cairn_blob_info_fini(&info);
+		return CAIRN_OK;
+	}
+	return cairn_err_set(err, CAIRN_DATA_LOSS, "the registry sent fewer bytes than there are");
+}
+
+static void note_owners(struct got *g)
+{
+	const Cairn__V1__PreheatRequest *r = g->w->job->request;
+	if (!g->w->env->owners) return;
+	for (size_t i = 0; i < r->n_namespaces; i++) {
+		cairn_cache_add_owner(g->w->env->cache, &g->digest, r->namespaces[i]);
+	}
+	if (r->n_namespaces == 0) {
+		cairn_cache_add_owner(g->w->env->cache, &g->digest, "k8s.io");
+	}
+}
+
+static enum cairn_code fill(struct got *g, struct cairn_err *err)
+{
+	enum cairn_code rc = follow_pull(g) ? CAIRN_OK : download(g, err);
+	if (rc == CAIRN_OK) note_owners(g); /* before a pull that waits is told */
+	cairn_fill_end(g->fill, rc == CAIRN_OK ? NULL : err);
+	return rc;
+}
+
+static enum cairn_code try_once(struct got *g, struct cairn_err *err)
+{
+	enum cairn_code rc = CAIRN_INTERNAL;
+	switch (cairn_fills_begin(g->w->env->fills, &g->digest, g->size, &g->fill, err)) {
+	case CAIRN_FILL_HERE:
+		rc = prove(g, err);
+		if (rc == CAIRN_OK) tell(g, g->size, 0, "cache");
+		break;
+	case CAIRN_FILL_OTHERS:
+		rc = follow(g, err);
+		break;
+	case CAIRN_FILL_OURS:
+		rc = fill(g, err);
+		break;
+	case CAIRN_FILL_FAILED:
+	default:
+		rc = err->code;
+		break;
+	}
+	cairn_fill_unref(g->fill);
+	g->fill = NULL;
+	if (rc == CAIRN_OK) note_owners(g);
+	return rc;
+}
+
+static bool is_worth_another_try(enum cairn_code rc)
+{
+	return rc == CAIRN_ABORTED || rc == CAIRN_DATA_LOSS;
+}
+
+enum cairn_code cairn_preheat_get_blob(struct cairn_preheat_worker *w, size_t blob,
+				       struct cairn_err *err)
+{
+	struct got g = {.w = w, .blob = blob};
+	pthread_mutex_lock(&w->job->mu);
+	g.digest = w->job->blobs[blob].digest;
+	g.size = w->job->blobs[blob].size;
+	g.image = w->job->blobs[blob].image;
+	pthread_mutex_unlock(&w->job->mu);
+	/* Nobody downloads no bytes: containerd makes them up itself. */
+	enum cairn_code rc = g.size == 0 ? CAIRN_OK : CAIRN_ABORTED;
+	for (unsigned tries = 0; g.size > 0 && tries < TRIES && is_worth_another_try(rc); tries++) {
+		if (!cairn_preheat_goes_on(w)) return cancelled(err);
+		rc = try_once(&g, err);
+	}
+	return rc;
+}
