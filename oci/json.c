@@ -1,24 +1,17 @@
-/* JSON from outside.
- *
- * The bytes are whatever a registry sent. What jansson would spend on them is bounded before it
- * sees them: its parser recurses, on a stack that may be a fiber's 64 KiB, and an array or object
- * costs it up to a hundred times the two bytes that it is written in. It refuses by itself what is
- * not UTF-8, NUL, numbers that fit in nothing, and text after the end; duplicate keys are refused
- * because readers differ in which of them they take.
- */
+/* What jansson would spend on a text is bounded before it sees it: its parser recurses, on a stack
+ * that may be a fiber's 64 KiB, and an array or object costs it up to a hundred times the two bytes
+ * that it is written in. It refuses by itself what is not UTF-8, NUL, numbers that fit in nothing,
+ * and text after the end; duplicate keys are refused because readers differ in which of them they
+ * take. */
 #include "oci/json.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "oci/oci.h"
 #include "oci/show.h"
 
 #define JSON_DEPTH_MAX 64	   /* containers in containers; a manifest has 5, a config 4 */
 #define JSON_VALUES_MAX (1u << 17) /* a full index of 4096 entries has some 80,000 */
-
-/* ---- bounds, before parsing --------------------------------------------------------------------
- */
 
 /* The end of the string that begins at json[at]: its closing quote, or len. */
 static size_t string_end(const char *json, size_t len, size_t at)
@@ -67,27 +60,19 @@ static enum cairn_code check_bounds(const char *json, size_t len, struct cairn_e
 	return CAIRN_OK;
 }
 
-void cairn_json_freep(json_t **p)
-{
-	json_decref(*p);
-}
-
-enum cairn_code cairn_json_load(const char *json, size_t len, json_t **ret, struct cairn_err *err)
+enum cairn_code cairn_json_load(const char *json, size_t len, bool secret, json_t **ret,
+				struct cairn_err *err)
 {
 	json_error_t why;
 	char shown[CAIRN_SHOW_MAX + 4];
 	if (len == 0) return cairn_err_set(err, CAIRN_INVALID_ARGUMENT, "not JSON: empty");
-	if (len > CAIRN_MANIFEST_BYTES_MAX) {
-		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
-				     "too long for a manifest: %zu bytes of at most %u", len,
-				     CAIRN_MANIFEST_BYTES_MAX);
-	}
 	enum cairn_code code = check_bounds(json, len, err);
 	if (code != CAIRN_OK) return code;
 	*ret = json_loadb(json, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &why);
 	if (*ret != NULL) return CAIRN_OK;
 	if (json_error_code(&why) == json_error_out_of_memory) abort();
 	return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
-			     "not JSON that can be taken, at byte %d: %s", why.position,
-			     cairn_show(why.text, strlen(why.text), shown));
+			     "not JSON that can be taken, at byte %d%s%s", why.position,
+			     secret ? "" : ": ",
+			     secret ? "" : cairn_show(why.text, strlen(why.text), shown));
 }

@@ -1,5 +1,7 @@
 /* Manifests and indexes: from JSON to the blobs that they need.
  *
+ * The bytes are whatever a registry sent; oci/json.c bounds what reading them costs.
+ *
  * A field that is null counts as absent: that is how Go writes an empty list.
  * Spec: OCI image-spec manifest.md, image-index.md, descriptor.md; of its artifact manifest, which
  * was withdrawn before 1.1, mediaType, blobs and subject. */
@@ -34,6 +36,16 @@ enum cairn_media cairn_media_of(const char *media_type)
 		if (strcmp(types[i].name, media_type) == 0) return types[i].media;
 	}
 	return CAIRN_MEDIA_OTHER;
+}
+
+static enum cairn_code load(const char *json, size_t len, json_t **ret, struct cairn_err *err)
+{
+	if (len > CAIRN_MANIFEST_BYTES_MAX) {
+		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
+				     "too long for a manifest: %zu bytes of at most %u", len,
+				     CAIRN_MANIFEST_BYTES_MAX);
+	}
+	return cairn_json_load(json, len, false, ret, err);
 }
 
 /* ---- fields ------------------------------------------------------------------------------------
@@ -283,7 +295,7 @@ enum cairn_code cairn_manifest_parse(const void *json, size_t len, struct cairn_
 {
 	cairn_auto(cairn_json_freep) json_t *doc = NULL;
 	struct cairn_manifest m = {0};
-	enum cairn_code code = cairn_json_load(json, len, &doc, err);
+	enum cairn_code code = load(json, len, &doc, err);
 	if (code != CAIRN_OK) return code;
 	if (json_is_object(doc)) code = parse_document(doc, &m, err);
 	if (code != CAIRN_OK) {

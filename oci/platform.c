@@ -138,7 +138,7 @@ enum cairn_code cairn_platform_of_config(const void *json, size_t len, struct ca
 					 struct cairn_err *err)
 {
 	cairn_auto(cairn_json_freep) json_t *doc = NULL;
-	enum cairn_code code = cairn_json_load(json, len, &doc, err);
+	enum cairn_code code = cairn_json_load(json, len, false, &doc, err);
 	if (code != CAIRN_OK) return code;
 	*ret = (struct cairn_platform){0};
 	take(doc, "os", ret->os, sizeof(ret->os));
