@@ -32,6 +32,8 @@ struct cairn_registry_opts {
 	const char *user_agent;
 	int64_t connect_ms; /* for one connection; 0: 10 s */
 	int64_t stall_ms;   /* without a byte; 0: 30 s */
+	int64_t retry_ms;   /* the longest first pause before trying again, doubled each time;
+			       0: 500 ms */
 	unsigned tries;	    /* of one request at one host, for what may pass; 0: 4 */
 	uint64_t rate;	    /* bytes a second of all sessions together; 0: no limit */
 };
