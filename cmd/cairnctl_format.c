@@ -6,6 +6,8 @@
 #include <time.h>
 
 #define FORGET_S 4.0 /* a change of speed shows after about so long */
+#define BAR_MIN 8
+#define BAR_MAX 40
 
 const char *ctl_format_bytes(int64_t bytes, char buf[static CTL_TEXT])
 {
@@ -203,6 +205,31 @@ const char *ctl_format_bar(int64_t done, int64_t total, size_t width, char *buf,
 	if (full > 0 && full < room) buf[full] = '>';
 	buf[width - 1] = ']';
 	buf[width] = '\0';
+	return buf;
+}
+
+static int percent(int64_t done, int64_t total)
+{
+	if (total <= 0 || done >= total) return 100;
+	return (int)(100.0 * (double)done / (double)total);
+}
+
+const char *ctl_format_total(const struct ctl_amounts *a, double per_s, int64_t seconds_left,
+			     const char *tail, size_t width, char *buf, size_t cap)
+{
+	char text[256], bar[BAR_MAX + 1] = "", done[CTL_TEXT], total[CTL_TEXT], rate[CTL_TEXT],
+				      left[CTL_TEXT] = "-:--";
+	if (seconds_left >= 0) ctl_format_left(seconds_left, left);
+	snprintf(text, sizeof(text), " %3d%%  %s of %s  %s/s  ETA %s  %lld/%lld blobs%s",
+		 percent(a->bytes_done, a->bytes_total), ctl_format_bytes(a->bytes_done, done),
+		 ctl_format_bytes(a->bytes_total, total), ctl_format_bytes((int64_t)per_s, rate),
+		 left, (long long)a->blobs_done, (long long)a->blobs_total, tail);
+	const size_t n = strlen(text), room = width > n ? width - n : 0;
+	if (room >= BAR_MIN) {
+		ctl_format_bar(a->bytes_done, a->bytes_total, room < BAR_MAX ? room : BAR_MAX, bar,
+			       sizeof(bar));
+	}
+	snprintf(buf, cap < width + 1 ? cap : width + 1, "%s%s", bar, text);
 	return buf;
 }
 

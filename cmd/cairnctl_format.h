@@ -58,6 +58,16 @@ int64_t ctl_rate_left(const struct ctl_rate *rate, int64_t total);
 /* "[=====>    ]", width bytes in all (at least 4), for done of total. */
 const char *ctl_format_bar(int64_t done, int64_t total, size_t width, char *buf, size_t cap);
 
+/* What is done of what, of long work. */
+struct ctl_amounts {
+	int64_t blobs_done, blobs_total, bytes_done, bytes_total;
+};
+
+/* "[===>    ]  42%  1.2 GiB of 2.9 GiB  80.0 MiB/s  ETA 0:21  31/57 blobs", and tail, in at most
+ * width bytes: the bar takes what room there is. seconds_left -1: nobody knows. */
+const char *ctl_format_total(const struct ctl_amounts *a, double per_s, int64_t seconds_left,
+			     const char *tail, size_t width, char *buf, size_t cap);
+
 /* The numbers "major.minor" in what `containerd --version` prints, or in "1.7", "v2", "2.x".
  * Returns 0 if there are none. A missing minor is -1. */
 int ctl_parse_version(const char *text, int *ret_major, int *ret_minor);

@@ -1,26 +1,20 @@
 /* cairnctl verify, import, export: long work, with a bar on a terminal, lines in a pipe (at most
  * one in two seconds), or objects. */
-#include <errno.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "cmd/cairnctl.h"
 #include "cmd/cairnctl_format.h"
+#include "cmd/cairnctl_progress.h"
 
-#define LINE_NS (2 * CAIRN_NS_PER_S) /* between two lines of progress in a pipe */
-#define BAR_MAX 40
 #define PATH_LIMIT 4096
+#define LINE_LIMIT 256
 
 struct work {
 	const struct ctl *ctl;
-	struct ctl_rate rate;
-	int64_t line_ns; /* when the last line of progress was printed */
-	bool bar_shown;
+	struct ctl_progress progress;
 	bool done; /* the last message came */
 	uint64_t problems;
 	bool metadata_given;
@@ -28,72 +22,32 @@ struct work {
 
 /* ---- progress ---- */
 
-static int64_t now_ns(void)
+static void show_bar(struct work *w, const struct ctl_amounts *a)
 {
-	return cairn_boot_ns(&cairn_clock_system);
+	char line[LINE_LIMIT];
+	size_t width, rows;
+	ctl_terminal_size(&width, &rows);
+	const struct ctl_rate *rate = &w->progress.rate;
+	ctl_format_total(a, rate->per_s, ctl_rate_left(rate, a->bytes_total), "", width - 1, line,
+			 sizeof(line));
+	ctl_progress_draw(&w->progress, (const char *const[]){line}, 1);
 }
 
-static size_t terminal_width(void)
-{
-	struct winsize size;
-	if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) return 80;
-	return size.ws_col;
-}
-
-/* Take the bar away, before a line that stays is printed. */
-static void clear_bar(struct work *w)
-{
-	if (w->bar_shown) printf("\r\033[K");
-	w->bar_shown = false;
-}
-
-struct amounts {
-	int64_t blobs_done, blobs_total, bytes_done, bytes_total;
-};
-
-static void show_bar(struct work *w, const struct amounts *a)
-{
-	char text[256], bar[BAR_MAX + 1], done[CTL_TEXT], total[CTL_TEXT], rate[CTL_TEXT],
-		left[CTL_TEXT] = "-:--";
-	int64_t seconds = ctl_rate_left(&w->rate, a->bytes_total);
-	if (seconds >= 0) ctl_format_left(seconds, left);
-	int percent = a->bytes_total > 0
-			      ? (int)(100.0 * (double)a->bytes_done / (double)a->bytes_total)
-			      : 100;
-	int n = snprintf(text, sizeof(text), " %3d%%  %s of %s  %s/s  ETA %s  %lld/%lld blobs",
-			 percent > 100 ? 100 : percent, ctl_format_bytes(a->bytes_done, done),
-			 ctl_format_bytes(a->bytes_total, total),
-			 ctl_format_bytes((int64_t)w->rate.per_s, rate), left,
-			 (long long)a->blobs_done, (long long)a->blobs_total);
-	size_t width = terminal_width(), room = width > (size_t)n + 1 ? width - (size_t)n - 1 : 0;
-	if (room >= 8) {
-		ctl_format_bar(a->bytes_done, a->bytes_total, room < BAR_MAX ? room : BAR_MAX, bar,
-			       sizeof(bar));
-	} else {
-		bar[0] = '\0';
-	}
-	printf("\r%s%.*s\033[K", bar, (int)(width > 1 ? width - 1 : 0), text);
-	w->bar_shown = true;
-}
-
-static void show_line(struct work *w, const struct amounts *a)
+static void show_line(struct work *w, const struct ctl_amounts *a)
 {
 	char done[CTL_TEXT], total[CTL_TEXT], rate[CTL_TEXT], left[CTL_TEXT];
-	const int64_t now = now_ns();
-	if (w->line_ns == 0) w->line_ns = now; /* nothing in the first two seconds */
-	if (now - w->line_ns < LINE_NS) return;
-	w->line_ns = now;
-	int64_t seconds = ctl_rate_left(&w->rate, a->bytes_total);
+	if (!ctl_progress_due(&w->progress)) return;
+	int64_t seconds = ctl_rate_left(&w->progress.rate, a->bytes_total);
 	printf("%lld of %lld blobs, %s of %s, %s/s, %s left\n", (long long)a->blobs_done,
 	       (long long)a->blobs_total, ctl_format_bytes(a->bytes_done, done),
 	       ctl_format_bytes(a->bytes_total, total),
-	       ctl_format_bytes((int64_t)w->rate.per_s, rate),
+	       ctl_format_bytes((int64_t)w->progress.rate.per_s, rate),
 	       seconds < 0 ? "unknown time" : ctl_format_span(seconds, left));
 }
 
-static void show_progress(struct work *w, const struct amounts *a)
+static void show_progress(struct work *w, const struct ctl_amounts *a)
 {
-	ctl_rate_add(&w->rate, now_ns(), a->bytes_done);
+	ctl_rate_add(&w->progress.rate, ctl_now_ns(), a->bytes_done);
 	if (w->ctl->terminal) {
 		show_bar(w, a);
 	} else {
@@ -102,7 +56,7 @@ static void show_progress(struct work *w, const struct amounts *a)
 	fflush(stdout);
 }
 
-static json_t *json_amounts(const char *type, const struct amounts *a)
+static json_t *json_amounts(const char *type, const struct ctl_amounts *a)
 {
 	return json_pack("{s:s, s:I, s:I, s:I, s:I}", "type", type, "blobs_done",
 			 (json_int_t)a->blobs_done, "blobs_total", (json_int_t)a->blobs_total,
@@ -113,7 +67,7 @@ static json_t *json_amounts(const char *type, const struct amounts *a)
 /* How a stream ended. */
 static int finish(struct work *w, enum cairn_code rc, struct cairn_err *err)
 {
-	clear_bar(w);
+	ctl_progress_clear(&w->progress);
 	if (rc == CAIRN_OK && !w->done && ferror(stdout)) return CTL_DONE; /* main says the rest */
 	if (rc == CAIRN_OK && !w->done) {
 		rc = cairn_err_set(err, CAIRN_INTERNAL, "cairnd ended the call without a result");
@@ -134,7 +88,7 @@ static void print_finding(struct work *w, const Cairn__V1__VerifyFinding *f)
 					 ctl_json_strings(f->remedies, f->n_remedies)));
 		return;
 	}
-	clear_bar(w);
+	ctl_progress_clear(&w->progress);
 	if (f->state == CAIRN__V1__BLOB_STATE__UNKNOWN_STATE) {
 		printf("absent\t%s\t%s\n", f->digest, f->problem);
 		return;
@@ -149,7 +103,7 @@ static void print_finding(struct work *w, const Cairn__V1__VerifyFinding *f)
 	for (size_t i = 0; i < f->n_remedies; i++) printf("    %s\n", f->remedies[i]);
 }
 
-static void print_verified(struct work *w, const struct amounts *a)
+static void print_verified(struct work *w, const struct ctl_amounts *a)
 {
 	char size[CTL_TEXT];
 	if (w->ctl->json) {
@@ -158,7 +112,7 @@ static void print_verified(struct work *w, const struct amounts *a)
 		ctl_print_json(object);
 		return;
 	}
-	clear_bar(w);
+	ctl_progress_clear(&w->progress);
 	printf("%lld blobs, %s: ", (long long)a->blobs_done, ctl_format_bytes(a->bytes_done, size));
 	if (w->problems == 0) {
 		printf("all are what their digests say\n");
@@ -171,7 +125,7 @@ static bool on_verify(void *arg, const ProtobufCMessage *msg)
 {
 	struct work *w = arg;
 	const Cairn__V1__VerifyProgress *p = (const Cairn__V1__VerifyProgress *)msg;
-	const struct amounts a = {p->blobs_done, p->blobs_total, p->bytes_done, p->bytes_total};
+	const struct ctl_amounts a = {p->blobs_done, p->blobs_total, p->bytes_done, p->bytes_total};
 	for (size_t i = 0; i < p->n_findings; i++) print_finding(w, p->findings[i]);
 	w->done = p->done;
 	if (p->done) {
@@ -222,7 +176,7 @@ static void print_failure(struct work *w, const Cairn__V1__TransferFailure *f)
 					 "problem", ctl_json_text(f->problem)));
 		return;
 	}
-	clear_bar(w);
+	ctl_progress_clear(&w->progress);
 	printf("failed\t%s\t%s\n", f->digest, f->problem);
 }
 
@@ -271,7 +225,7 @@ static void print_records(const struct work *w, const Cairn__V1__TransferProgres
 }
 
 static void print_transferred(struct work *w, const Cairn__V1__TransferProgress *p,
-			      const struct amounts *a)
+			      const struct ctl_amounts *a)
 {
 	char size[CTL_TEXT];
 	const char *error = p->records_error;
@@ -291,7 +245,7 @@ static void print_transferred(struct work *w, const Cairn__V1__TransferProgress 
 		print_absent(w, p);
 		ctl_print_json(object);
 	} else {
-		clear_bar(w);
+		ctl_progress_clear(&w->progress);
 		printf("%lld blobs, %s: %lld linked, %lld copied, %lld there already, %llu "
 		       "failed\n",
 		       (long long)a->blobs_done, ctl_format_bytes(a->bytes_done, size),
@@ -314,7 +268,7 @@ static bool on_transfer(void *arg, const ProtobufCMessage *msg)
 {
 	struct work *w = arg;
 	const Cairn__V1__TransferProgress *p = (const Cairn__V1__TransferProgress *)msg;
-	const struct amounts a = {p->blobs_done, p->blobs_total, p->bytes_done, p->bytes_total};
+	const struct ctl_amounts a = {p->blobs_done, p->blobs_total, p->bytes_done, p->bytes_total};
 	for (size_t i = 0; i < p->n_failures; i++) print_failure(w, p->failures[i]);
 	w->done = p->done;
 	if (p->done) {

@@ -75,6 +75,29 @@ static void bar__fills_its_width(void **state)
 	assert_int_equal(strlen(ctl_format_bar(1, 3, 500, buf, sizeof(buf))), 40);
 }
 
+static void total__is_as_wide_as_it_may_be(void **state)
+{
+	(void)state;
+	const struct ctl_amounts a = {31, 57, INT64_C(3) << 30, INT64_C(4) << 30};
+	char buf[256];
+	assert_string_equal(
+		ctl_format_total(&a, 80.0 * (1 << 20), 21, "", 100, buf, sizeof(buf)),
+		"[===========================>          ]  75%  3.0 GiB of 4.0 GiB  80.0 MiB/s  "
+		"ETA 0:21  31/57 blobs");
+	assert_string_equal(
+		ctl_format_total(&a, 0, -1, "  1/3 images", 80, buf, sizeof(buf)),
+		"[=======>   ]  75%  3.0 GiB of 4.0 GiB  0 B/s  ETA -:--  31/57 blobs  1/3 images");
+	assert_string_equal(ctl_format_total(&a, 0, -1, "", 20, buf, sizeof(buf)),
+			    "  75%  3.0 GiB of 4.");
+	for (size_t width = 0; width < 200; width++) {
+		ctl_format_total(&a, 1e12, 86400, "  1/3 images", width, buf, sizeof(buf));
+		assert_true(strlen(buf) <= width);
+	}
+	const struct ctl_amounts most = {INT64_MAX, INT64_MAX, INT64_MAX, INT64_MAX};
+	ctl_format_total(&most, 9e18, INT64_MAX, "", 1000, buf, sizeof(buf));
+	assert_true(strlen(buf) < sizeof(buf));
+}
+
 static void version__is_found_in_what_containerd_prints(void **state)
 {
 	(void)state;
@@ -248,6 +271,7 @@ int main(void)
 		cmocka_unit_test(times__read_well),
 		cmocka_unit_test(rate__follows_a_change_of_speed),
 		cmocka_unit_test(bar__fills_its_width),
+		cmocka_unit_test(total__is_as_wide_as_it_may_be),
 		cmocka_unit_test(span__takes_what_the_manual_says),
 		cmocka_unit_test(span__refuses_the_rest),
 		cmocka_unit_test(number__stays_in_its_range),
