@@ -165,6 +165,62 @@ bool ctl_parse_span(const char *text, int64_t *ret_seconds)
 	return false;
 }
 
+bool ctl_parse_integer(const char *text, int64_t min, int64_t max, int64_t *ret)
+{
+	const bool negative = text[0] == '-';
+	int64_t n;
+	if (!ctl_parse_number(text + negative, INT64_MAX, &n)) return false;
+	if (negative) n = -n;
+	if (n < min || n > max) return false;
+	*ret = n;
+	return true;
+}
+
+/* Letters and what else stands in the names of systems and machines: at least one. */
+static size_t platform_word(const char *text)
+{
+	return strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-");
+}
+
+bool ctl_valid_platform(const char *text)
+{
+	if (strcmp(text, "all") == 0) return true;
+	for (int words_seen = 1; words_seen <= 3; words_seen++) {
+		const size_t n = platform_word(text);
+		if (n == 0) return false;
+		if (text[n] == '\0') return words_seen >= 2;
+		if (text[n] != '/') return false;
+		text += n + 1;
+	}
+	return false;
+}
+
+/* "sha256:HEX", also if it is mistyped. */
+static bool is_digest(const char *text)
+{
+	if (strncmp(text, "sha", 3) != 0) return false;
+	text += 3 + strspn(text + 3, "0123456789");
+	return *text == ':' && strpbrk(text, "/@") == NULL;
+}
+
+bool ctl_has_credentials(const char *reference)
+{
+	const char *at = strchr(reference, '@');
+	return at != NULL && at != reference && !is_digest(at + 1);
+}
+
+bool ctl_parse_list_line(char *line, char **ret)
+{
+	static const char space[] = " \t\r\n\v\f";
+	line[strcspn(line, "#")] = '\0';
+	char *word = line + strspn(line, space);
+	const size_t n = strcspn(word, space);
+	if (word[n + strspn(word + n, space)] != '\0') return false;
+	word[n] = '\0';
+	*ret = n > 0 ? word : NULL;
+	return true;
+}
+
 /* ---- progress ---- */
 
 void ctl_rate_add(struct ctl_rate *rate, int64_t now_ns, int64_t done)
@@ -230,6 +286,23 @@ const char *ctl_format_total(const struct ctl_amounts *a, double per_s, int64_t 
 			       sizeof(bar));
 	}
 	snprintf(buf, cap < width + 1 ? cap : width + 1, "%s%s", bar, text);
+	return buf;
+}
+
+const char *ctl_format_blob(const char *digest, int64_t done, int64_t size, const char *note,
+			    size_t width, char *buf, size_t cap)
+{
+	char text[256], bar[BAR_MAX + 1] = "", have[CTL_TEXT], all[CTL_TEXT];
+	const size_t algorithm = strcspn(digest, ":");
+	const int shown = algorithm < 16 ? (int)algorithm + 13 : 20;
+	snprintf(text, sizeof(text), " %3d%%  %s of %s%s%s", percent(done, size),
+		 ctl_format_bytes(done, have), ctl_format_bytes(size, all),
+		 note[0] != '\0' ? "  " : "", note);
+	const size_t n = strlen(text) + (size_t)shown + 2, room = width > n ? width - n : 0;
+	if (room >= BAR_MIN) {
+		ctl_format_bar(done, size, room < BAR_MAX ? room : BAR_MAX, bar, sizeof(bar));
+	}
+	snprintf(buf, cap < width + 1 ? cap : width + 1, "%.*s  %s%s", shown, digest, bar, text);
 	return buf;
 }
 

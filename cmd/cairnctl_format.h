@@ -42,6 +42,20 @@ bool ctl_parse_span(const char *text, int64_t *ret_seconds);
 /* A decimal number from 0 to max. */
 bool ctl_parse_number(const char *text, int64_t max, int64_t *ret);
 
+/* A decimal number from min to max, which may be negative. */
+bool ctl_parse_integer(const char *text, int64_t min, int64_t max, int64_t *ret);
+
+/* "os/arch", "os/arch/variant" or "all". */
+bool ctl_valid_platform(const char *text);
+
+/* Might an image's name have a user, a password or a token in it ("user:password@host/image")? If
+ * anything but a digest comes after a @, it might. Such a name must be shown to nobody. */
+bool ctl_has_credentials(const char *reference);
+
+/* A line of a list of images: one name, or nothing but a comment (# and what follows it). Cuts line
+ * in place; *ret is in it, or NULL: no name. false: more than one word. */
+bool ctl_parse_list_line(char *line, char **ret);
+
 /* How fast work goes: a mean that forgets, so that the rate follows the present. Zero at first. */
 struct ctl_rate {
 	int64_t started_ns, last_ns;
@@ -67,6 +81,10 @@ struct ctl_amounts {
  * width bytes: the bar takes what room there is. seconds_left -1: nobody knows. */
 const char *ctl_format_total(const struct ctl_amounts *a, double per_s, int64_t seconds_left,
 			     const char *tail, size_t width, char *buf, size_t cap);
+
+/* "sha256:0123456789ab  [==>   ]  42%  12.0 MiB of 28.0 MiB", and note, in at most width bytes. */
+const char *ctl_format_blob(const char *digest, int64_t done, int64_t size, const char *note,
+			    size_t width, char *buf, size_t cap);
 
 /* The numbers "major.minor" in what `containerd --version` prints, or in "1.7", "v2", "2.x".
  * Returns 0 if there are none. A missing minor is -1. */

@@ -98,6 +98,149 @@ static void total__is_as_wide_as_it_may_be(void **state)
 	assert_true(strlen(buf) < sizeof(buf));
 }
 
+#define HEX64 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
+static void blob_line__is_as_wide_as_it_may_be(void **state)
+{
+	(void)state;
+	char buf[256];
+	assert_string_equal(
+		ctl_format_blob("sha256:" HEX64, 12 << 20, 24 << 20, "", 60, buf, sizeof(buf)),
+		"sha256:0123456789ab  [====>     ]  50%  12.0 MiB of 24.0 MiB");
+	for (size_t width = 0; width < 200; width++) {
+		ctl_format_blob("sha512:" HEX64 HEX64, 0, INT64_MAX, "by containerd", width, buf,
+				sizeof(buf));
+		assert_true(strlen(buf) <= width);
+		ctl_format_blob("", 7, 0, "", width, buf, sizeof(buf));
+		assert_true(strlen(buf) <= width);
+	}
+}
+
+static void integer__may_be_negative(void **state)
+{
+	(void)state;
+	int64_t n;
+	static const struct {
+		const char *text;
+		int64_t want;
+	} good[] = {{"-100", -100}, {"100", 100}, {"0", 0}, {"-0", 0}, {"-007", -7}};
+	for (size_t i = 0; i < CAIRN_LEN(good); i++) {
+		assert_true(ctl_parse_integer(good[i].text, -100, 100, &n));
+		assert_int_equal(n, good[i].want);
+	}
+	static const char *const bad[] = {"",
+					  "-",
+					  "--1",
+					  "+1",
+					  "101",
+					  "-101",
+					  "1-",
+					  "1e1",
+					  "high",
+					  " 1",
+					  "9223372036854775808"};
+	for (size_t i = 0; i < CAIRN_LEN(bad); i++)
+		assert_false(ctl_parse_integer(bad[i], -100, 100, &n));
+}
+
+static void platform__is_of_two_or_three_words(void **state)
+{
+	(void)state;
+	static const char *const good[] = {"all",	    "linux/amd64",
+					   "linux/arm/v7",  "linux/arm64/v8",
+					   "windows/amd64", "linux/ppc64le"};
+	for (size_t i = 0; i < CAIRN_LEN(good); i++) assert_true(ctl_valid_platform(good[i]));
+	static const char *const bad[] = {"",
+					  "linux",
+					  "amd64",
+					  "ALL",
+					  "/",
+					  "linux/",
+					  "/amd64",
+					  "linux//v7",
+					  "linux/arm/",
+					  "linux/arm/v7/",
+					  "linux/arm/v7/x",
+					  "linux/a b",
+					  "linux/amd64,linux/arm64"};
+	for (size_t i = 0; i < CAIRN_LEN(bad); i++) {
+		if (ctl_valid_platform(bad[i])) fail_msg("\"%s\" was taken", bad[i]);
+	}
+}
+
+static void credentials__are_told_from_digests(void **state)
+{
+	(void)state;
+	static const char *const secret[] = {
+		"user:secret@r.example/app:v1",
+		"user:secret@r.example:5000/app",
+		"user:se/cret@r.example/app",
+		"user:se@cret@r.example/app",
+		"user:secret@localhost",
+		"user:secret@r.example",
+		"user:@r.example/app",
+		":secret@r.example/app",
+		"https://user:secret@r.example/app",
+		"user:secret@r.example/app@sha256:" HEX64,
+		"user:se/cret@host:5000",
+		"user:se@cret@r.example/app@sha256:" HEX64,
+		"token@r.example/app",
+		"user:secret@",
+	};
+	for (size_t i = 0; i < CAIRN_LEN(secret); i++) {
+		if (!ctl_has_credentials(secret[i])) fail_msg("\"%s\" was not seen", secret[i]);
+	}
+	static const char *const plain[] = {
+		"",
+		"busybox",
+		"r.example:5000/app:v1",
+		"busybox@sha256:" HEX64,
+		"r.example:5000/team/app:v1@sha256:" HEX64,
+		"r.example/app:v1@sha512:" HEX64 HEX64,
+		"r.example/app:v1@sha256:0123", /* mistyped: not our business */
+		"@r.example/app",
+	};
+	for (size_t i = 0; i < CAIRN_LEN(plain); i++) {
+		if (ctl_has_credentials(plain[i])) fail_msg("\"%s\" has none", plain[i]);
+	}
+}
+
+static void list__has_a_name_a_line(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *line, *want; /* NULL: none; "!": refused */
+	} cases[] = {
+		{"", NULL},
+		{"\n", NULL},
+		{" \t\r\n", NULL},
+		{"# images\n", NULL},
+		{"  # images\n", NULL},
+		{"busybox\n", "busybox"},
+		{"busybox", "busybox"},
+		{"  busybox:v1\t\r\n", "busybox:v1"},
+		{"busybox # the shell\n", "busybox"},
+		{"busybox# the shell\n", "busybox"},
+		{"busybox alpine\n", "!"},
+		{"- busybox\n", "!"},
+	};
+	for (size_t i = 0; i < CAIRN_LEN(cases); i++) {
+		char line[64], *name = line;
+		strcpy(line, cases[i].line);
+		const bool taken = ctl_parse_list_line(line, &name);
+		if (cases[i].want != NULL && strcmp(cases[i].want, "!") == 0) {
+			assert_false(taken);
+			continue;
+		}
+		assert_true(taken);
+		if (cases[i].want == NULL) {
+			assert_null(name);
+		} else {
+			assert_string_equal(name, cases[i].want);
+		}
+	}
+}
+
 static void version__is_found_in_what_containerd_prints(void **state)
 {
 	(void)state;
@@ -272,6 +415,11 @@ int main(void)
 		cmocka_unit_test(rate__follows_a_change_of_speed),
 		cmocka_unit_test(bar__fills_its_width),
 		cmocka_unit_test(total__is_as_wide_as_it_may_be),
+		cmocka_unit_test(blob_line__is_as_wide_as_it_may_be),
+		cmocka_unit_test(integer__may_be_negative),
+		cmocka_unit_test(platform__is_of_two_or_three_words),
+		cmocka_unit_test(credentials__are_told_from_digests),
+		cmocka_unit_test(list__has_a_name_a_line),
 		cmocka_unit_test(span__takes_what_the_manual_says),
 		cmocka_unit_test(span__refuses_the_rest),
 		cmocka_unit_test(number__stays_in_its_range),
