@@ -17,11 +17,13 @@
 #include <unistd.h>
 
 #define SOCKET_DEFAULT "/run/cairn/cairn.sock"
-#define CALL_MS 15000 /* a call that has one answer */
+#define CALL_MS 15000  /* a call that has one answer */
+#define OPTIONS_MAX 24 /* of one verb, with those of all */
 
 static const struct ctl_verb *const verbs[] = {
-	&ctl_status, &ctl_ls,	 &ctl_explain, &ctl_versions, &ctl_gc,	   &ctl_prune,
-	&ctl_pin,    &ctl_unpin, &ctl_verify,  &ctl_import,   &ctl_export, &ctl_containerd_config,
+	&ctl_status, &ctl_ls,	  &ctl_explain, &ctl_versions, &ctl_preheat,
+	&ctl_jobs,   &ctl_cancel, &ctl_gc,	&ctl_prune,    &ctl_pin,
+	&ctl_unpin,  &ctl_verify, &ctl_import,	&ctl_export,   &ctl_containerd_config,
 };
 
 /* Why a write to standard output failed, if that was in mid-stream: later calls change errno. */
@@ -73,7 +75,7 @@ static void set_running(struct cairn_call *call)
 	pthread_mutex_unlock(&cancel.mu);
 }
 
-static bool was_interrupted(void)
+bool ctl_interrupted(void)
 {
 	pthread_mutex_lock(&cancel.mu);
 	bool yes = cancel.interrupted;
@@ -231,7 +233,7 @@ enum cairn_code ctl_stream(struct ctl *ctl, const char *method, const ProtobufCM
 	enum cairn_code end = cairn_call_finish(call, &ended);
 	if (rc || enough || end == CAIRN_OK) return rc;
 	*err = ended;
-	if (was_interrupted()) {
+	if (ctl_interrupted()) {
 		return cairn_err_set(err, CAIRN_CANCELLED, "interrupted; cairnd was told to stop");
 	}
 	return end;
@@ -302,10 +304,10 @@ static const struct option common[] = {
 
 int ctl_getopt(struct ctl *ctl, int argc, char **argv, const struct option *own)
 {
-	struct option all[16] = {0};
+	struct option all[OPTIONS_MAX + 1] = {0};
 	size_t n = 0;
 	for (size_t i = 0; i < CAIRN_LEN(common); i++) all[n++] = common[i];
-	for (; own->name != NULL; own++) all[n++] = *own;
+	for (; own->name != NULL && n < OPTIONS_MAX; own++) all[n++] = *own;
 	/* Before the verb, options end at the first argument. */
 	const char *order = ctl->verb == NULL ? "+h" : "h";
 	for (;;) {

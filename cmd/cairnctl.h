@@ -34,7 +34,8 @@ struct ctl_verb {
 };
 
 extern const struct ctl_verb ctl_status, ctl_ls, ctl_explain, ctl_versions, ctl_gc, ctl_prune,
-	ctl_pin, ctl_unpin, ctl_verify, ctl_import, ctl_export, ctl_containerd_config;
+	ctl_preheat, ctl_jobs, ctl_cancel, ctl_pin, ctl_unpin, ctl_verify, ctl_import, ctl_export,
+	ctl_containerd_config;
 
 /* The next option of a verb: its own value, or -1 at the end (optind is the first argument).
  * Handles --socket, --json, --help (exits 0) and --version (exits 0) itself; what is wrong is told,
@@ -61,6 +62,9 @@ CAIRN_CHECKED enum cairn_code ctl_stream(struct ctl *ctl, const char *method,
 					 const ProtobufCMessageDescriptor *type,
 					 ctl_message_fn *on_message, void *arg,
 					 struct cairn_err *err);
+
+/* Ctrl-C was pressed, and ended the call. */
+bool ctl_interrupted(void);
 
 /* Print one object as one line, and drop it. Owns: consumes. */
 void ctl_print_json(json_t *object);

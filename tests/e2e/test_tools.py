@@ -13,8 +13,8 @@ from harness import Cairnctl, Cairnd, Containerd, E2E, World, image, main, say, 
 from harness.registry import digests  # noqa: E402
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
-VERBS = ["status", "ls", "explain", "versions", "gc", "prune", "pin", "unpin", "verify", "import", "export",
-         "containerd-config"]
+VERBS = ["status", "ls", "explain", "versions", "preheat", "jobs", "cancel", "gc", "prune", "pin", "unpin", "verify",
+         "import", "export", "containerd-config"]
 
 
 def damage(path):
@@ -466,15 +466,42 @@ class Tools(E2E):
                      ["gc", "now"], ["gc", "--dryrun"], ["prune"], ["prune", ""], ["prune", "a", "b"],
                      ["prune", "a", "--keep", "1001"], ["prune", "a", "--keep", "-1"], ["prune", "a", "--keep", ""],
                      ["pin"], ["pin", ""], ["pin", "a", "b"], ["unpin"], ["unpin", ""], ["unpin", "a", "b"],
-                     ["versions", "a", "b"], ["versions", ""], ["explain", ""], ["pin", "a", "--for"]):
+                     ["versions", "a", "b"], ["versions", ""], ["explain", ""], ["pin", "a", "--for"],
+                     ["preheat"], ["preheat", ""], ["preheat", "--file", "/dev/null"],
+                     ["preheat", "a", "--namespace", ""], ["preheat", "a", "--username", "u"],
+                     ["preheat", "a", "--password-stdin"],
+                     ["preheat", "a", "--identity-token-stdin"],  # nothing there
+                     ["preheat", "a", "--username", "u", "--identity-token-stdin"],
+                     ["preheat", "a", "--file", "-", "--username", "u", "--password-stdin"],
+                     ["jobs", "a", "b"], ["jobs", ""], ["jobs", "--watch"], ["cancel"], ["cancel", ""],
+                     ["cancel", "a", "b"]):
             done = tool.expect(2, *args)
             self.assertEqual(done.stdout, "")
             self.assertIn("--help", done.stderr)
         for span in ("", "7", "-7d", "0s", "1.5h", "forever", "3651d", "99999999999999999999d"):
             self.assertIn(f'--for is a number with s, m, h or d, from 1s to 3650d (such as 72h), not "{span}"',
                           tool.expect(2, "pin", "a", "--for", span).stderr)
+            self.assertIn(f'--keep-for is a number with s, m, h or d, from 1s to 3650d (such as 72h), not "{span}"',
+                          tool.expect(2, "preheat", "a", "--keep-for", span).stderr)
         self.assertIn('--keep is a number from 0 to 1000, not "two"',
                       tool.expect(2, "prune", "a", "--keep", "two").stderr)
+        self.assertIn('--priority is a number from -100 to 100, not "101"',
+                      tool.expect(2, "preheat", "a", "--priority", "101").stderr)
+        self.assertIn('--platform is os/arch, os/arch/variant or all, not "linux"',
+                      tool.expect(2, "preheat", "a", "--platform", "linux").stderr)
+
+    def test_a_password_in_the_command_line_is_refused_and_not_shown(self):
+        tool = Cairnctl(self.folder / "none.sock", self.folder)
+        listed = self.folder / "list"
+        listed.write_text("# images\nbusybox\nuser:hunter2@registry.example/app # here\n")
+        for args in (["user:hunter2@registry.example/app"], ["--file", listed], ["a", "--password", "hunter2"],
+                     ["a", "--password=hunter2"], ["a", "--password-stdin=hunter2"],
+                     ["a", "--identity-token", "hunter2"]):
+            done = tool.expect(2, "preheat", *args)
+            self.assertEqual(done.stdout, "")
+            self.assertNotIn("hunter2", done.stderr)
+        self.assertIn(f"{listed}, line 3: ", tool.expect(2, "preheat", "--file", listed).stderr)
+        self.assertIn("No such file", tool.expect(1, "preheat", "--file", "absent").stderr)
 
     def test_help_and_version_everywhere(self):
         tool = Cairnctl(self.folder / "none.sock", self.folder)
@@ -489,7 +516,8 @@ class Tools(E2E):
         """No daemon, a stale socket, a socket of somebody else's."""
         tool = Cairnctl(self.folder / "none.sock", self.folder)
         for args in (["status"], ["ls"], ["verify"], ["import", "/"], ["explain", "sha256:" + "0" * 64], ["gc"],
-                     ["prune", "a"], ["pin", "a", "--for", "7d"], ["unpin", "a"], ["versions"]):
+                     ["prune", "a"], ["pin", "a", "--for", "7d"], ["unpin", "a"], ["versions"], ["preheat", "a"],
+                     ["preheat", "a", "--detach"], ["jobs"], ["jobs", "a"], ["jobs", "a", "--watch"], ["cancel", "a"]):
             error = tool.expect(1, *args).stderr
             self.assertIn(str(tool.socket), error)
             self.assertIn("cairnd does not run", error)
