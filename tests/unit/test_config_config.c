@@ -128,11 +128,12 @@ static void parse__names_what_has_no_effect_yet(void **state)
 	struct cairn_config c;
 	struct cairn_err err;
 	assert_int_equal(parse(everything, &c, &err), CAIRN_OK);
-	static const char *const idle[] = {"p2p.listen", "p2p.share.allow", "registries.hosts",
-					   "p2p.tls.ca", "containerd.swarm_wait"};
+	static const char *const idle[] = {"p2p.listen", "p2p.share.allow", "p2p.tls.ca",
+					   "node.name"};
 	static const char *const live[] = {
-		"gc.interval", "gc.keep_storage", "gc.high_watermark", "containerd.prefill",
-		"drain",       "http.listen",	  "containerd.address"};
+		"gc.interval",	"gc.keep_storage", "gc.high_watermark",	 "containerd.prefill",
+		"drain",	"http.listen",	   "containerd.address", "containerd.swarm_wait",
+		"p2p.min_rate", "registries.hosts"};
 	for (size_t i = 0; i < CAIRN_LEN(idle); i++) assert_true(without_effect(&c, idle[i]));
 	for (size_t i = 0; i < CAIRN_LEN(live); i++) assert_false(without_effect(&c, live[i]));
 	cairn_config_fini(&c);
