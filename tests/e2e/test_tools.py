@@ -44,7 +44,7 @@ class Documents(unittest.TestCase):
                 self.assertRegex(part, rf"(?m)^\.It Ic (.* )?{re.escape(key)}( ,.*)? : .*{re.escape(default)}")
 
     def test_documents_name_only_verbs_that_exist(self):
-        for name in ("README.md", "docs/operations.md", "docs/man/cairnd.8", "docs/man/cairnctl.1",
+        for name in ("README.md", "docs/operations.md", "docs/preheat.md", "docs/man/cairnd.8", "docs/man/cairnctl.1",
                      "docs/man/cairn.yaml.5"):
             text = (TOP / name).read_text()
             for verb in re.findall(r"(?:sudo |`|Dq )cairnctl (?:--json )?([a-z][a-z-]+)", text):
