@@ -21,6 +21,7 @@
 #include "cmd/cairnd_notify.h"
 #include "cmd/cairnd_trim.h"
 #include "config/config.h"
+#include "oci/registry.h"
 #include "plugin/plugin.h"
 #include "rpc/rpc.h"
 
@@ -32,6 +33,9 @@ struct daemon {
 	struct cairn_rpc *rpc;
 	struct cairn_runtime *runtime;
 	struct cairn_gc *gc;
+	struct cairn_fills *fills;
+	struct cairn_registry *registry;
+	struct cairn_preheat *preheat;
 	struct cairn_rpc_server *server;
 	struct cairn_http *http;
 	struct cairn_content_service content;
@@ -190,6 +194,46 @@ static enum cairn_code start_gc(struct daemon *d, struct cairn_err *err)
 	return cairn_gc_start(&opts, &d->gc, err);
 }
 
+static enum cairn_code open_registries(struct daemon *d, struct cairn_err *err)
+{
+	const struct cairn_config_registry *from = d->config.registries.hosts;
+	size_t n = d->config.registries.n_hosts;
+	struct cairn_registry_host *hosts = calloc(n + 1, sizeof(hosts[0]));
+	if (hosts == NULL) abort();
+	for (size_t i = 0; i < n; i++) {
+		hosts[i] = (struct cairn_registry_host){
+			.host = from[i].host,
+			.plain_http = from[i].plain_http,
+			.ca = from[i].ca,
+			.mirrors = (const char *const *)from[i].mirrors.items,
+			.n_mirrors = from[i].mirrors.n,
+		};
+	}
+	const struct cairn_registry_opts opts = {
+		.docker_config = d->config.registries.docker_config,
+		.hosts = hosts,
+		.n_hosts = n,
+		.user_agent = "cairn/" CAIRN_VERSION,
+	};
+	enum cairn_code rc = cairn_registry_new(&opts, &d->registry, err);
+	free(hosts);
+	return rc;
+}
+
+static enum cairn_code start_preheat(struct daemon *d, struct cairn_err *err)
+{
+	d->fills = cairn_fills_new(d->cache);
+	const struct cairn_preheat_opts opts = {
+		.cache = d->cache,
+		.fills = d->fills,
+		.gc = d->gc,
+		.registry = d->registry,
+		.state_dir = d->config.state_dir,
+		.owners = d->config.containerd.sharing_by_namespace,
+	};
+	return cairn_preheat_start(&opts, &d->preheat, err);
+}
+
 static void add_services(struct daemon *d)
 {
 	d->content = (struct cairn_content_service){
@@ -198,11 +242,15 @@ static void add_services(struct daemon *d)
 		.gc = d->gc,
 		.prefill = d->config.containerd.prefill,
 		.owners_only = d->config.containerd.sharing_by_namespace,
+		.fills = d->config.containerd.swarm_wait ? d->fills : NULL,
+		.stall_ms = d->config.p2p.stall,
+		.min_rate = d->config.p2p.min_rate,
 	};
 	d->admin = (struct cairn_admin_service){
 		.cache = d->cache,
 		.runtime = d->runtime,
 		.gc = d->gc,
+		.preheat = d->preheat,
 		.clock = &cairn_clock_system,
 		.version = CAIRN_VERSION,
 		.state_dir = d->config.state_dir,
@@ -241,6 +289,8 @@ static enum cairn_code start(struct daemon *d, struct cairn_err *err)
 	if (rc == CAIRN_OK) rc = cairn_rpc_new(&(struct cairn_rpc_opts){0}, &d->rpc, err);
 	if (rc == CAIRN_OK) rc = start_runtime(d, err);
 	if (rc == CAIRN_OK) rc = start_gc(d, err);
+	if (rc == CAIRN_OK) rc = open_registries(d, err);
+	if (rc == CAIRN_OK) rc = start_preheat(d, err);
 	if (rc == CAIRN_OK) rc = cairn_rpc_server_new(d->rpc, &d->server, err);
 	if (rc == CAIRN_OK) add_services(d);
 	if (rc == CAIRN_OK) cairn_rpc_server_on_connect(d->server, client_connected, d->runtime);
@@ -260,16 +310,20 @@ static void stop(struct daemon *d)
 	atomic_store(&d->health.serving, false);
 	/* Who waits for containerd, a pass of garbage collection, is not waited for. */
 	if (d->runtime != NULL) cairn_runtime_cancel(d->runtime);
+	cairn_preheat_cancel_all(d->preheat);
 	if (d->serving) {
 		size_t cut = cairn_rpc_server_drain(d->server, d->config.drain);
 		cairn_log(cut > 0 ? CAIRN_LOG_WARN : CAIRN_LOG_INFO, "drained",
 			  CAIRN_NUM("cancelled_calls", cut));
 	}
 	cairn_http_stop(d->http);
+	cairn_preheat_stop(d->preheat);
 	cairn_gc_stop(d->gc);
 	cairn_runtime_stop(d->runtime);
 	cairn_rpc_server_free(d->server);
 	cairn_rpc_free(d->rpc);
+	cairn_fills_free(d->fills);
+	cairn_registry_free(d->registry);
 	cairn_cache_close(d->cache);
 }
 

@@ -26,6 +26,13 @@ enum cairn_code cairn_service_prune(void *service, struct cairn_call *call, cons
 				    struct cairn_err *err);
 enum cairn_code cairn_service_versions(void *service, struct cairn_call *call, const void *request,
 				       struct cairn_err *err);
+enum cairn_code cairn_service_preheat(void *service, struct cairn_call *call, const void *request,
+				      struct cairn_err *err);
+enum cairn_code cairn_service_list_jobs(void *service, struct cairn_call *call, const void *request,
+					struct cairn_err *err);
+enum cairn_code cairn_service_get_job(void *service, struct cairn_call *call, const void *request,
+				      struct cairn_err *err);
+cairn_unary_fn cairn_service_cancel_job;
 cairn_unary_fn cairn_service_pin, cairn_service_unpin;
 
 /* The state of garbage collection as a message, in the call's memory. Asks the disk. */

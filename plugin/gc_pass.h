@@ -32,7 +32,7 @@ struct cairn_gc_pass {
 	struct cairn_gc_plan plan;
 	bool *gone; /* blobs[i] was evicted; in a dry run, would be */
 	int64_t now_ns;
-	struct cairn_gc_disk disk; /* when it was decided */
+	struct cairn_gc_disk disk;     /* when it was decided */
 	struct cairn_listing *listing; /* counted; NULL: none */
 	struct cairn_gc_summary summary;
 };

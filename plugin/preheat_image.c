@@ -16,6 +16,7 @@ struct plan {
 	size_t image;
 	struct cairn_reference ref; /* with the digest of what is looked at */
 	unsigned reads;		    /* manifests so far: an index may name many */
+	struct cairn_digest came;   /* what came with the name, from a registry; alg 0: nothing */
 };
 
 #define READS_MAX 4096
@@ -76,8 +77,25 @@ static enum cairn_code resolve(struct plan *p, struct cairn_digest *ret, uint64_
 	rc = cairn_registry_get_manifest(w->session, &p->ref, &go_on, &m, err);
 	if (rc) return rc;
 	*ret_size = m.len;
+	p->came = m.digest;
 	rc = keep(p, &m, err);
 	free(m.json);
+	return rc;
+}
+
+/* A small blob that is looked into at once: had, and told of. */
+static enum cairn_code get_now(struct plan *p, size_t blob, const struct cairn_digest *digest,
+			       uint64_t size, struct cairn_err *err)
+{
+	struct cairn_preheat_job *job = p->w->job;
+	bool came = cairn_digest_equal(&p->came, digest);
+	enum cairn_code rc = cairn_preheat_get_blob(p->w, blob, err);
+	if (rc) {
+		cairn_preheat_job_blob(job, blob, CAIRN__V1__JOB_STATE__FAILED, 0, 0, NULL, err);
+	} else {
+		cairn_preheat_job_blob(job, blob, CAIRN__V1__JOB_STATE__SUCCEEDED, size,
+				       came ? size : 0, came ? "registry" : NULL, NULL);
+	}
 	return rc;
 }
 
@@ -98,11 +116,7 @@ static enum cairn_code get_manifest(struct plan *p, const struct cairn_digest *d
 				     "a manifest of %llu bytes; at most %u are taken",
 				     (unsigned long long)size, CAIRN_MANIFEST_BYTES_MAX);
 	}
-	enum cairn_code rc = cairn_preheat_get_blob(w, blob, err);
-	cairn_preheat_job_blob(w->job, blob,
-			       rc == CAIRN_OK ? CAIRN__V1__JOB_STATE__SUCCEEDED
-					      : CAIRN__V1__JOB_STATE__FAILED,
-			       rc == CAIRN_OK ? size : 0, 0, NULL, rc == CAIRN_OK ? NULL : err);
+	enum cairn_code rc = get_now(p, blob, digest, size, err);
 	if (rc) return rc;
 	rc = cairn_cache_peek(w->env->cache, digest, CAIRN_MANIFEST_BYTES_MAX, &json, &len, err);
 	if (rc) return rc;
@@ -193,7 +207,7 @@ static enum cairn_code check_config(struct plan *p, const struct cairn_descripto
 	if (job->all_platforms || config->size > CAIRN_MANIFEST_BYTES_MAX) return CAIRN_OK;
 	size_t blob = cairn_preheat_job_need(job, p->image, &config->digest, config->size);
 	if (blob == SIZE_MAX) return CAIRN_OK; /* told elsewhere */
-	enum cairn_code rc = cairn_preheat_get_blob(p->w, blob, err);
+	enum cairn_code rc = get_now(p, blob, &config->digest, config->size, err);
 	if (rc) return rc;
 	rc = cairn_cache_peek(p->w->env->cache, &config->digest, CAIRN_MANIFEST_BYTES_MAX, &json,
 			      &len, err);

@@ -157,7 +157,7 @@ static void parse__refuses_and_names_place_key_and_allowed(void **state)
 		{"gc: {keep_versions: -1}\n", {"gc.keep_versions", "0 to 1000"}},
 		{"gc: {keep_versions: \"2\"}\n", {"gc.keep_versions", "0 to 1000"}},
 		{"gc: {keep_versions: 99999999999999999999}\n", {"gc.keep_versions"}},
-		{"gc: {high_watermark: 101%}\n", {"gc.high_watermark", "80%"}},
+		{"gc: {high_watermark: 101%}\n", {"gc.high_watermark", "0% to 100%"}},
 		{"gc: {high_watermark: 10%, low_watermark: 20%}\n", {"gc.low_watermark"}},
 		{"gc: {high_watermark: 200GiB}\n",
 		 {"gc.high_watermark", "gc.low_watermark", "both"}},

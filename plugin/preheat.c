@@ -1,0 +1,336 @@
+/* The queue of jobs, and the threads that run them.
+ *
+ * mu guards the list of jobs and who runs; a job has a lock of its own, which is taken inside. A
+ * job's file is written outside of mu, under store_mu. */
+#include "plugin/preheat.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "plugin/preheat_run.h"
+#include "plugin/preheat_store.h"
+
+struct cairn_preheat {
+	struct cairn_preheat_env env;
+	struct cairn_platform node;
+	pthread_mutex_t store_mu;
+	struct cairn_preheat_store store; /* guarded by store_mu */
+	pthread_t threads[CAIRN_PREHEAT_RUNNING_MAX];
+	size_t n_threads;
+	_Atomic bool stop;
+
+	pthread_mutex_t mu;
+	pthread_cond_t wake;
+	struct cairn_preheat_job *jobs; /* guarded by mu: newest first, each with a reference */
+};
+
+static bool is_over(Cairn__V1__JobState state)
+{
+	return state != CAIRN__V1__JOB_STATE__QUEUED && state != CAIRN__V1__JOB_STATE__RUNNING;
+}
+
+static Cairn__V1__JobState state_of(struct cairn_preheat_job *job)
+{
+	pthread_mutex_lock(&job->mu);
+	Cairn__V1__JobState state = job->state;
+	pthread_mutex_unlock(&job->mu);
+	return state;
+}
+
+/* ---- on disk ----------------------------------------------------------------------------------*/
+
+static enum cairn_code save(struct cairn_preheat *p, struct cairn_preheat_job *job,
+			    struct cairn_err *err)
+{
+	pthread_mutex_lock(&p->store_mu);
+	enum cairn_code rc = cairn_preheat_store_put(&p->store, job, err);
+	pthread_mutex_unlock(&p->store_mu);
+	return rc;
+}
+
+static void save_or_log(struct cairn_preheat *p, struct cairn_preheat_job *job)
+{
+	struct cairn_err err;
+	if (save(p, job, &err) == CAIRN_OK) return;
+	cairn_log(CAIRN_LOG_ERROR, "job_not_written", CAIRN_STR("job", job->id), CAIRN_ERRF(&err));
+}
+
+/* ---- the list ---------------------------------------------------------------------------------*/
+
+/* Newest first. */
+static void insert_locked(struct cairn_preheat *p, struct cairn_preheat_job *job)
+{
+	struct cairn_preheat_job **at = &p->jobs;
+	while (*at != NULL && (*at)->created_ns > job->created_ns) at = &(*at)->next;
+	job->next = *at;
+	*at = job;
+}
+
+/* Take the oldest job out that is over, if too many are remembered. */
+static struct cairn_preheat_job *overflow_locked(struct cairn_preheat *p)
+{
+	struct cairn_preheat_job **oldest = NULL;
+	size_t n = 0;
+	for (struct cairn_preheat_job **at = &p->jobs; *at != NULL; at = &(*at)->next) {
+		if (!is_over(state_of(*at))) continue;
+		oldest = at;
+		n++;
+	}
+	if (n <= CAIRN_PREHEAT_HISTORY_MAX) return NULL;
+	struct cairn_preheat_job *job = *oldest;
+	*oldest = job->next;
+	return job;
+}
+
+static void bound_history(struct cairn_preheat *p)
+{
+	for (;;) {
+		pthread_mutex_lock(&p->mu);
+		struct cairn_preheat_job *job = overflow_locked(p);
+		pthread_mutex_unlock(&p->mu);
+		if (job == NULL) return;
+		pthread_mutex_lock(&p->store_mu);
+		cairn_preheat_store_drop(&p->store, job->id);
+		pthread_mutex_unlock(&p->store_mu);
+		cairn_preheat_job_unref(job);
+	}
+}
+
+static void add_loaded(void *arg, struct cairn_preheat_job *job)
+{
+	struct cairn_preheat *p = arg;
+	pthread_mutex_lock(&p->mu);
+	insert_locked(p, job);
+	pthread_mutex_unlock(&p->mu);
+}
+
+struct cairn_preheat_job *cairn_preheat_find(struct cairn_preheat *p, const char *id)
+{
+	pthread_mutex_lock(&p->mu);
+	struct cairn_preheat_job *job = p->jobs;
+	while (job != NULL && strcmp(job->id, id) != 0) job = job->next;
+	if (job != NULL) cairn_preheat_job_ref(job);
+	pthread_mutex_unlock(&p->mu);
+	return job;
+}
+
+size_t cairn_preheat_list(struct cairn_preheat *p, struct cairn_preheat_job ***ret)
+{
+	size_t n = 0;
+	pthread_mutex_lock(&p->mu);
+	for (struct cairn_preheat_job *job = p->jobs; job != NULL; job = job->next) n++;
+	*ret = calloc(n + 1, sizeof(**ret));
+	if (*ret == NULL) abort();
+	n = 0;
+	for (struct cairn_preheat_job *job = p->jobs; job != NULL; job = job->next) {
+		(*ret)[n++] = cairn_preheat_job_ref(job);
+	}
+	pthread_mutex_unlock(&p->mu);
+	return n;
+}
+
+/* ---- running ----------------------------------------------------------------------------------*/
+
+/* The queued job that is next: the highest priority, and of these the oldest. It runs from here on.
+ */
+static struct cairn_preheat_job *take_locked(struct cairn_preheat *p)
+{
+	struct cairn_preheat_job *next = NULL;
+	for (struct cairn_preheat_job *job = p->jobs; job != NULL; job = job->next) {
+		if (state_of(job) != CAIRN__V1__JOB_STATE__QUEUED) continue;
+		if (next == NULL || job->request->priority >= next->request->priority) next = job;
+	}
+	if (next == NULL) return NULL;
+	pthread_mutex_lock(&next->mu);
+	next->state = CAIRN__V1__JOB_STATE__RUNNING;
+	next->started_ns = cairn_real_ns(p->env.clock);
+	next->change++;
+	pthread_cond_broadcast(&next->changed);
+	pthread_mutex_unlock(&next->mu);
+	return cairn_preheat_job_ref(next);
+}
+
+static void log_end(struct cairn_preheat_job *job)
+{
+	pthread_mutex_lock(&job->mu);
+	static const char *const names[] = {"unknown", "queued", "running",  "succeeded",
+					    "partial", "failed", "cancelled"};
+	const char *state = (size_t)job->state < CAIRN_LEN(names) ? names[job->state] : "unknown";
+	const struct cairn_field fields[] = {
+		CAIRN_STR("job", job->id),
+		CAIRN_STR("state", state),
+		CAIRN_NUM("images", job->n_images),
+		CAIRN_NUM("blobs", job->n_blobs),
+		CAIRN_NUM("bytes", job->bytes_total),
+		CAIRN_NUM("fetched", job->bytes_fetched),
+		CAIRN_NUM("ms", (job->ended_ns - job->started_ns) / CAIRN_NS_PER_MS),
+	};
+	bool good = job->state == CAIRN__V1__JOB_STATE__SUCCEEDED;
+	pthread_mutex_unlock(&job->mu);
+	cairn_log_emit(good ? CAIRN_LOG_INFO : CAIRN_LOG_WARN, "preheat_ended", fields,
+		       CAIRN_LEN(fields));
+}
+
+static void run_job(struct cairn_preheat *p, struct cairn_preheat_job *job)
+{
+	save_or_log(p, job);
+	cairn_preheat_run(&p->env, job, &p->stop);
+	/* Interrupted by our own end, it goes on at the next start: its file says "running". */
+	if (atomic_load(&p->stop) && !cairn_preheat_job_is_cancelled(job)) return;
+	cairn_preheat_job_judge(job, cairn_real_ns(p->env.clock));
+	cairn_preheat_remember(&p->env, job);
+	save_or_log(p, job);
+	log_end(job);
+	bound_history(p);
+}
+
+static void *run(void *arg)
+{
+	struct cairn_preheat *p = arg;
+	for (;;) {
+		pthread_mutex_lock(&p->mu);
+		struct cairn_preheat_job *job = NULL;
+		while (!atomic_load(&p->stop) && (job = take_locked(p)) == NULL) {
+			pthread_cond_wait(&p->wake, &p->mu);
+		}
+		pthread_mutex_unlock(&p->mu);
+		if (job == NULL) return NULL;
+		run_job(p, job);
+		cairn_preheat_job_unref(job);
+	}
+}
+
+/* ---- what is asked ----------------------------------------------------------------------------*/
+
+static size_t count_waiting_locked(struct cairn_preheat *p)
+{
+	size_t n = 0;
+	for (struct cairn_preheat_job *job = p->jobs; job != NULL; job = job->next) {
+		n += !is_over(state_of(job));
+	}
+	return n;
+}
+
+enum cairn_code cairn_preheat_submit(struct cairn_preheat *p,
+				     const Cairn__V1__PreheatRequest *request,
+				     struct cairn_preheat_job **ret, struct cairn_err *err)
+{
+	struct cairn_preheat_job *job = NULL;
+	if (atomic_load(&p->stop)) {
+		return cairn_err_set(err, CAIRN_UNAVAILABLE, "the daemon is shutting down");
+	}
+	enum cairn_code rc = cairn_preheat_job_new(request, &p->node, &job, err);
+	if (rc) return rc;
+	job->created_ns = cairn_real_ns(p->env.clock);
+	rc = save(p, job, err);
+	pthread_mutex_lock(&p->mu);
+	if (rc == CAIRN_OK && count_waiting_locked(p) >= CAIRN_PREHEAT_WAITING_MAX) {
+		rc = cairn_err_set(err, CAIRN_RESOURCE_EXHAUSTED,
+				   "%d jobs wait already; wait for some of them, or cancel them",
+				   CAIRN_PREHEAT_WAITING_MAX);
+	}
+	if (rc == CAIRN_OK) {
+		insert_locked(p, job);
+		*ret = cairn_preheat_job_ref(job);
+		pthread_cond_signal(&p->wake);
+	}
+	pthread_mutex_unlock(&p->mu);
+	if (rc) {
+		pthread_mutex_lock(&p->store_mu);
+		cairn_preheat_store_drop(&p->store, job->id);
+		pthread_mutex_unlock(&p->store_mu);
+		cairn_preheat_job_unref(job);
+	}
+	return rc;
+}
+
+bool cairn_preheat_cancel(struct cairn_preheat *p, struct cairn_preheat_job *job)
+{
+	/* Under mu, so that nobody begins a queued one meanwhile. */
+	pthread_mutex_lock(&p->mu);
+	pthread_mutex_lock(&job->mu);
+	bool was = !is_over(job->state);
+	bool queued = job->state == CAIRN__V1__JOB_STATE__QUEUED;
+	job->cancelled = job->cancelled || was;
+	pthread_cond_broadcast(&job->changed);
+	pthread_mutex_unlock(&job->mu);
+	if (queued) cairn_preheat_job_judge(job, cairn_real_ns(p->env.clock));
+	pthread_mutex_unlock(&p->mu);
+	if (queued) {
+		save_or_log(p, job);
+		bound_history(p);
+	}
+	return was;
+}
+
+/* ---- up and down ------------------------------------------------------------------------------*/
+
+static void destroy(struct cairn_preheat *p)
+{
+	while (p->jobs != NULL) {
+		struct cairn_preheat_job *job = p->jobs;
+		p->jobs = job->next;
+		cairn_preheat_job_unref(job);
+	}
+	cairn_preheat_store_close(&p->store);
+	pthread_cond_destroy(&p->wake);
+	pthread_mutex_destroy(&p->mu);
+	pthread_mutex_destroy(&p->store_mu);
+	free(p);
+}
+
+void cairn_preheat_cancel_all(struct cairn_preheat *p)
+{
+	if (p == NULL) return;
+	atomic_store(&p->stop, true);
+	pthread_mutex_lock(&p->mu);
+	pthread_cond_broadcast(&p->wake);
+	for (struct cairn_preheat_job *job = p->jobs; job != NULL; job = job->next) {
+		pthread_mutex_lock(&job->mu);
+		pthread_cond_broadcast(&job->changed);
+		pthread_mutex_unlock(&job->mu);
+	}
+	pthread_mutex_unlock(&p->mu);
+}
+
+void cairn_preheat_stop(struct cairn_preheat *p)
+{
+	if (p == NULL) return;
+	cairn_preheat_cancel_all(p);
+	while (p->n_threads > 0) pthread_join(p->threads[--p->n_threads], NULL);
+	destroy(p);
+}
+
+enum cairn_code cairn_preheat_start(const struct cairn_preheat_opts *opts,
+				    struct cairn_preheat **ret, struct cairn_err *err)
+{
+	struct cairn_preheat *p = calloc(1, sizeof(*p));
+	if (p == NULL) abort();
+	pthread_mutex_init(&p->mu, NULL);
+	pthread_mutex_init(&p->store_mu, NULL);
+	pthread_cond_init(&p->wake, NULL);
+	p->env = (struct cairn_preheat_env){
+		.cache = opts->cache,
+		.fills = opts->fills,
+		.gc = opts->gc,
+		.registry = opts->registry,
+		.clock = opts->clock != NULL ? opts->clock : &cairn_clock_system,
+		.owners = opts->owners,
+	};
+	cairn_platform_node(&p->node);
+	enum cairn_code rc = cairn_preheat_store_open(&p->store, opts->state_dir, err);
+	if (rc == CAIRN_OK) cairn_preheat_store_load(&p->store, &p->node, add_loaded, p);
+	while (rc == CAIRN_OK && p->n_threads < CAIRN_PREHEAT_RUNNING_MAX) {
+		int e = pthread_create(&p->threads[p->n_threads], NULL, run, p);
+		if (e != 0) rc = cairn_err_sys(err, e, "start a thread for preheat");
+		p->n_threads += e == 0;
+	}
+	if (rc) {
+		cairn_preheat_stop(p);
+		return rc;
+	}
+	*ret = p;
+	return CAIRN_OK;
+}
