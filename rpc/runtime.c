@@ -82,9 +82,19 @@ void cairn_rpc_push(struct cairn_rpc *rpc, struct cairn_work *w)
 	pthread_mutex_unlock(&rpc->mu);
 }
 
+/* gRPC's mutexes are abseil's, and those look for deadlocks at each lock and unlock unless they
+ * were compiled with NDEBUG, which Debian's were not: a seventh of the instructions of a small
+ * call. This is absl::SetMutexDeadlockDetectionMode, in C++'s spelling; an abseil that spells it
+ * otherwise stays as it is. */
+void set_abseil_deadlock_detection(int mode) __asm__(
+	"_ZN4absl7debian329SetMutexDeadlockDetectionModeENS0_15OnDeadlockCycleE")
+	__attribute__((weak));
+#define ABSEIL_IGNORE 0 /* absl::OnDeadlockCycle::kIgnore */
+
 static void set_up_grpc(void)
 {
 	(void)signal(SIGPIPE, SIG_IGN);
+	if (set_abseil_deadlock_detection != NULL) set_abseil_deadlock_detection(ABSEIL_IGNORE);
 	gpr_set_log_function(log_from_grpc);
 	gpr_set_log_verbosity(cairn_log_level() == CAIRN_LOG_DEBUG ? GPR_LOG_SEVERITY_INFO
 								   : GPR_LOG_SEVERITY_ERROR);
