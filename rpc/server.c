@@ -43,6 +43,13 @@ static grpc_server *make_server(void)
 		{.type = GRPC_ARG_INTEGER,
 		 .key = GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET,
 		 .value.integer = 1 << GRPC_COMPRESS_NONE},
+		/* So no filter need ask of each call whether to compress; the one that decompresses
+		 * stays: it is what refuses. */
+		{.type = GRPC_ARG_INTEGER,
+		 .key = GRPC_ARG_ENABLE_PER_MESSAGE_COMPRESSION,
+		 .value.integer = 0},
+		/* gRPC's own figures of each call and socket, which nobody can ask for. */
+		{.type = GRPC_ARG_INTEGER, .key = GRPC_ARG_ENABLE_CHANNELZ, .value.integer = 0},
 		/* A second daemon on a port must fail, not share it. */
 		{.type = GRPC_ARG_INTEGER, .key = GRPC_ARG_ALLOW_REUSEPORT, .value.integer = 0},
 	};
