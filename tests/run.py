@@ -212,7 +212,7 @@ def leftovers(mark):
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            if mark.encode() in (entry / "environ").read_bytes():
+            if mark.encode() + b"\0" in (entry / "environ").read_bytes():  # r-gc is not r-gc_disk
                 found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
         except OSError:
             continue
