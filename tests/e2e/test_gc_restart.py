@@ -4,6 +4,7 @@ import os
 import pathlib
 import random
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -63,6 +64,27 @@ class Doubt(GcCase):
             return not self.rows()
         wait_for("the rest to go", gone, 20, every=0.2)
         self.assert_no_leak()
+
+    def test_containerd_hangs(self):
+        """containerd accepts connections and says nothing: that is no answer, a pass ends all the same, and again."""
+        w = self.world("interval: 1h, keep_storage: 0s, keep_versions: 0")
+        ref = w.registry.ref(SMALL)
+        w.containerd.pull(ref)
+        w.containerd.remove(ref)
+        w.containerd.process.signal(signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            done = self.tool.json("gc")[-1]
+            say("it took", time.monotonic() - began, done)
+            self.assertEqual((done["sure"], done["evicted"]["blobs"]), (False, 0))
+            self.assertLess(time.monotonic() - began, 25)
+            with w.cairnd.client() as client:  # and nobody else waits for it
+                self.assertEqual(client.states(), {d: "CACHED" for d in digests(SMALL)})
+                self.assertEqual(sha256(client.read(image(SMALL)["config"])), image(SMALL)["config"])
+        finally:
+            w.containerd.process.signal(signal.SIGCONT)
+        self.assertTrue(self.tool.json("gc")[-1]["sure"])
+        self.assertEqual(self.rows(), {})
 
     def test_prune_without_containerd(self):
         """A prune while containerd is away takes nothing from a container, also when it is back."""
@@ -245,6 +267,7 @@ class Rounds(GcCase):
             self.assert_whole()
             self.assert_no_leak()
         say("rounds:", rounds)
+        self.assertNotIn("ev=blob_damaged", w.cairnd.process.log_text(), "a row outlived its file")
         self.assertEqual(self.tool.json("unpin", pin), [{"target": pin, "was_pinned": True}])
         self.end_well()
 

@@ -188,7 +188,8 @@ class Tools(E2E):
                 self.assertRegex(line, rf"^would keep +{layer} +[\d.]+ [KM]iB  pin +{layer}$")
             else:
                 self.assertRegex(line, rf"^would evict +{digest} +[\d.]+ (B|KiB|MiB)  ttl +unused for \d+ s$")
-        self.assertRegex(text, r"(?m)^would evict 3 blobs, [\d.]+ [KM]iB; would keep 1 blobs, [\d.]+ [KM]iB; took \d+ ms$")
+        size_of = r"[\d.]+ [KM]iB"
+        self.assertRegex(text, rf"(?m)^would evict 3 blobs, {size_of}; would keep 1 blobs, {size_of}; took \d+ ms$")
         self.assertRegex(text, r"(?m)^  pin +1 blobs +[\d.]+ [KM]iB$")
         self.assertIn("\ncontainerd answered in full\n", text)
         self.assertNotIn(layer, self.cairnctl.terminal("gc", "--dry-run")[1])
