@@ -45,4 +45,8 @@ CAIRN_CHECKED enum cairn_code cairn_service_name(struct cairn_cache *cache, cons
 						 char ret[static CAIRN_NAME_MAX + 1],
 						 struct cairn_err *err);
 
+/* Text of a digest's shape, right or wrong, is meant to be one, though "sha256:1" could be a name,
+ * too. */
+bool cairn_service_is_digest(const char *text);
+
 #endif

@@ -21,6 +21,11 @@ static bool is_known(struct cairn_cache *cache, const char *name)
 	return n > 0;
 }
 
+bool cairn_service_is_digest(const char *text)
+{
+	return strncmp(text, "sha256:", 7) == 0 || strncmp(text, "sha512:", 7) == 0;
+}
+
 enum cairn_code cairn_service_name(struct cairn_cache *cache, const char *text,
 				   char ret[static CAIRN_NAME_MAX + 1], struct cairn_err *err)
 {
@@ -129,12 +134,8 @@ static enum cairn_code parse_target(struct cairn_cache *cache, const char *text,
 				     "no target; give an image's name, or a digest");
 	}
 	enum cairn_code rc = cairn_digest_parse(text, strlen(text), &digest, err);
-	if (rc == CAIRN_OK) {
-		cairn_digest_format(&digest, ret);
-		return CAIRN_OK;
-	}
-	/* One that was cut short is a name, too, with a tag: a pin of that would keep nothing. */
-	if (strncmp(text, "sha256:", 7) == 0 || strncmp(text, "sha512:", 7) == 0) return rc;
+	if (rc == CAIRN_OK) cairn_digest_format(&digest, ret);
+	if (rc == CAIRN_OK || cairn_service_is_digest(text)) return rc;
 	rc = cairn_service_name(cache, text, ret, err);
 	if (rc) return rc;
 	if (cairn_reference_parse(text, &ref, &ignored) == CAIRN_OK && ref.digest.alg != 0) {

@@ -239,8 +239,7 @@ static enum cairn_code find_digest(struct cairn_admin_service *service, struct c
 	struct cairn_version *versions;
 	char *name = cairn_call_alloc(call, CAIRN_NAME_MAX + 1);
 	enum cairn_code rc = cairn_digest_parse(text, strlen(text), ret, err);
-	/* What has a digest's shape is meant to be one. */
-	if (rc == CAIRN_OK || strncmp(text, "sha", 3) == 0) return rc;
+	if (rc == CAIRN_OK || cairn_service_is_digest(text)) return rc;
 	rc = cairn_service_name(service->cache, text, name, &ignored);
 	if (rc) {
 		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
