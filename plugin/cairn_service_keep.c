@@ -151,12 +151,11 @@ static void count_target(struct cairn_cache *cache, const char *target, int64_t 
 	struct cairn_digest root = {0};
 	struct cairn_err ignored;
 	struct cairn_version *versions;
-	if (cairn_digest_parse(target, strlen(target), &root, &ignored) != CAIRN_OK) {
-		size_t n = cairn_cache_versions(cache, target, &versions);
-		if (n > 0) root = versions[0].root;
-		cairn_versions_free(versions, n);
-		if (n == 0) return;
-	}
+	bool any = cairn_digest_parse(target, strlen(target), &root, &ignored) == CAIRN_OK;
+	size_t n = cairn_cache_versions(cache, target, &versions);
+	if (n > 0) root = versions[0].root; /* what an image's id stands for has the config, too */
+	cairn_versions_free(versions, n);
+	if (!any && n == 0) return;
 	struct cairn_needs *needs = cairn_graph_needs(cache, &root);
 	for (size_t i = 0; i < needs->n; i++) {
 		struct cairn_blob_info info;

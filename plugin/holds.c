@@ -244,6 +244,7 @@ static void hold_containers(struct build *b)
 	}
 }
 
+/* A digest is also a name where CRI gives images the digests of their configs for names. */
 static void hold_pins(struct build *b)
 {
 	struct cairn_holds *h = b->out;
@@ -253,7 +254,6 @@ static void hold_pins(struct build *b)
 		const char *target = h->pins[i].target;
 		if (cairn_digest_parse(target, strlen(target), &digest, &ignored) == CAIRN_OK) {
 			hold(b, CAIRN_GC_PIN, target, &digest);
-			continue;
 		}
 		size_t at = first_of(h, target);
 		if (at < h->n_versions) hold_by(b, CAIRN_GC_PIN, target, &h->versions[at]);

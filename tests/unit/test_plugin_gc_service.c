@@ -304,6 +304,20 @@ static void pin__keeps_a_digest_and_a_name(void **state)
 	assert_int_equal(gc_status(g).pins, 0);
 }
 
+static void pin__of_an_image_id_keeps_the_image(void **state)
+{
+	struct gc_node *g = *state;
+	struct node_image im;
+	char id[CAIRN_DIGEST_STR], target[200];
+	int64_t blobs, size;
+	pull_image(g, &im, 1);
+	see(g, cairn_digest_format(&im.about, id), &im);
+	OK(pin(g, id, 0, target, &blobs, &size));
+	assert_string_equal(target, id);
+	assert_int_equal(blobs, 3);
+	assert_int_equal(size, size_of(&im));
+}
+
 static void pin__of_what_is_not_here_waits_for_it(void **state)
 {
 	struct gc_node *g = *state;
@@ -558,6 +572,7 @@ int main(void)
 		CASE(prune__finds_names_as_people_write_them),
 		CASE(prune__refuses_nonsense),
 		CASE(pin__keeps_a_digest_and_a_name),
+		CASE(pin__of_an_image_id_keeps_the_image),
 		CASE(pin__of_what_is_not_here_waits_for_it),
 		CASE(pin__refuses_nonsense),
 		CASE(versions__are_listed_newest_first),

@@ -321,6 +321,22 @@ static void pins__of_a_name_hold_its_newest_version(void **state)
 	tear_down();
 }
 
+/* crictl shows the digest of an image's config as its id, and CRI has an image record of that name.
+ */
+static void pins__of_an_image_id_hold_the_image(void **state)
+{
+	char id[CAIRN_DIGEST_STR];
+	set_up(*state);
+	cairn_digest_format(&fx.a.config.digest, id);
+	see_after(0, id, &fx.a);
+	pin(id, 0);
+	build();
+	assert_int_equal(held(CAIRN_GC_PIN, id, &fx.a.manifest), 1);
+	assert_int_equal(held(CAIRN_GC_PIN, id, &fx.a.layers[0]), 1);
+	assert_true(held(CAIRN_GC_PIN, id, &fx.a.config) > 0);
+	tear_down();
+}
+
 static void pins__end_with_their_time(void **state)
 {
 	set_up(*state);
@@ -523,6 +539,7 @@ int main(void)
 		CASE(containers__of_unknown_images_hold_nothing),
 		CASE(pins__hold_a_digest),
 		CASE(pins__of_a_name_hold_its_newest_version),
+		CASE(pins__of_an_image_id_hold_the_image),
 		CASE(pins__end_with_their_time),
 		CASE(versions__the_newest_are_kept),
 		CASE(versions__are_kept_for_a_time_after_the_last_record),
