@@ -12,6 +12,7 @@
 #define SECOND CAIRN_NS_PER_S
 #define HOUR_MS 3600000
 #define KEEP (100 * SECOND)
+#define CAIRN(name) "/cairn.v1.Cairn/" name
 #define APP "reg.example/app:v1"
 
 struct gc_node {
@@ -182,6 +183,58 @@ static UNUSED void expect_error(enum cairn_code rc, enum cairn_code want, const 
 	if (rc != want || strstr(node_err.msg, words) == NULL) {
 		fail_msg("%s (%s), want %s (%s)", cairn_code_name(rc), node_err.msg,
 			 cairn_code_name(want), words);
+	}
+}
+
+/* All that CollectGarbage or Prune says. */
+struct decisions {
+	size_t n, n_evicted, summaries, messages_after;
+	struct {
+		char digest[CAIRN_DIGEST_STR], why[16], what[200];
+		int64_t size, idle;
+		bool evict;
+	} list[400];
+	char trigger[16];
+	bool dry_run, sure, relieved;
+	int64_t evicted_blobs, evicted_bytes, kept_blobs, kept_bytes, versions_dropped;
+	size_t n_kept;
+};
+
+static UNUSED void take_decisions(void *arg, const ProtobufCMessage *pb)
+{
+	struct decisions *d = arg;
+	const Cairn__V1__CollectGarbageResponse *r = (const void *)pb;
+	d->messages_after += d->summaries;
+	for (size_t i = 0; i < r->n_decisions; i++, d->n++) {
+		assert_true(d->n < CAIRN_LEN(d->list));
+		snprintf(d->list[d->n].digest, CAIRN_DIGEST_STR, "%s", r->decisions[i]->digest);
+		snprintf(d->list[d->n].why, 16, "%s", r->decisions[i]->why);
+		snprintf(d->list[d->n].what, 200, "%s", r->decisions[i]->what);
+		d->list[d->n].size = r->decisions[i]->size;
+		d->list[d->n].idle = r->decisions[i]->idle_seconds;
+		d->list[d->n].evict = r->decisions[i]->evict;
+		d->n_evicted += r->decisions[i]->evict;
+	}
+	if (r->summary != NULL) {
+		const Cairn__V1__GcSummary *s = r->summary;
+		int64_t blobs = 0, kept = 0;
+		d->summaries++;
+		snprintf(d->trigger, sizeof(d->trigger), "%s", s->trigger);
+		d->dry_run = s->dry_run;
+		d->sure = s->sure;
+		d->relieved = s->relieved;
+		d->evicted_blobs = s->evicted_blobs;
+		d->evicted_bytes = s->evicted_bytes;
+		d->kept_blobs = s->kept_blobs;
+		d->kept_bytes = s->kept_bytes;
+		d->versions_dropped = s->versions_dropped;
+		d->n_kept = s->n_kept;
+		for (size_t i = 0; i < s->n_kept; i++) {
+			blobs += s->kept[i]->blobs;
+			kept += s->kept[i]->bytes;
+		}
+		assert_int_equal(blobs, s->kept_blobs);
+		assert_int_equal(kept, s->kept_bytes);
 	}
 }
 

@@ -7,7 +7,7 @@
 #include "base/log.h"
 #include "support/gc_world.h"
 
-#define OPS 250000 /* under ASan, on two cores that others use too, some 20 s */
+#define OPS 150000 /* some 15 s under ASan on two cores that others use, too; 40 s under TSan */
 
 /* ---- containerd's moves ---- */
 

@@ -3,8 +3,6 @@
 #include "plugin/cairn_service.h"
 #include "support/gc_node.h"
 
-#define CAIRN(name) "/cairn.v1.Cairn/" name
-
 static int set_up(void **state)
 {
 	if (gc_setup(state) != 0) return -1;
@@ -17,57 +15,6 @@ static int set_up(void **state)
 }
 
 /* ---- calls ---- */
-
-struct decisions {
-	size_t n, n_evicted, summaries, messages_after;
-	struct {
-		char digest[CAIRN_DIGEST_STR], why[16], what[200];
-		int64_t size, idle;
-		bool evict;
-	} list[400];
-	char trigger[16];
-	bool dry_run, sure, relieved;
-	int64_t evicted_blobs, evicted_bytes, kept_blobs, kept_bytes, versions_dropped;
-	size_t n_kept;
-};
-
-static void take_decisions(void *arg, const ProtobufCMessage *pb)
-{
-	struct decisions *d = arg;
-	const Cairn__V1__CollectGarbageResponse *r = (const void *)pb;
-	d->messages_after += d->summaries;
-	for (size_t i = 0; i < r->n_decisions; i++, d->n++) {
-		assert_true(d->n < CAIRN_LEN(d->list));
-		snprintf(d->list[d->n].digest, CAIRN_DIGEST_STR, "%s", r->decisions[i]->digest);
-		snprintf(d->list[d->n].why, 16, "%s", r->decisions[i]->why);
-		snprintf(d->list[d->n].what, 200, "%s", r->decisions[i]->what);
-		d->list[d->n].size = r->decisions[i]->size;
-		d->list[d->n].idle = r->decisions[i]->idle_seconds;
-		d->list[d->n].evict = r->decisions[i]->evict;
-		d->n_evicted += r->decisions[i]->evict;
-	}
-	if (r->summary != NULL) {
-		const Cairn__V1__GcSummary *s = r->summary;
-		int64_t blobs = 0, kept = 0;
-		d->summaries++;
-		snprintf(d->trigger, sizeof(d->trigger), "%s", s->trigger);
-		d->dry_run = s->dry_run;
-		d->sure = s->sure;
-		d->relieved = s->relieved;
-		d->evicted_blobs = s->evicted_blobs;
-		d->evicted_bytes = s->evicted_bytes;
-		d->kept_blobs = s->kept_blobs;
-		d->kept_bytes = s->kept_bytes;
-		d->versions_dropped = s->versions_dropped;
-		d->n_kept = s->n_kept;
-		for (size_t i = 0; i < s->n_kept; i++) {
-			blobs += s->kept[i]->blobs;
-			kept += s->kept[i]->bytes;
-		}
-		assert_int_equal(blobs, s->kept_blobs);
-		assert_int_equal(kept, s->kept_bytes);
-	}
-}
 
 static struct decisions found;
 
@@ -206,6 +153,34 @@ static void collect__answers_at_any_length(void **state)
 		assert_int_equal(found.list[i].size, 100);
 	}
 	assert_int_equal(found.kept_bytes, 25000);
+}
+
+/* One runs, one waits; what more would be asked for is told so. */
+static void collect__at_most_two_at_once(void **state)
+{
+	struct gc_node *g = *state;
+	struct cairn_call *calls[CAIRN_GC_CALLS_MAX];
+	struct cairn_msg *msg;
+	Cairn__V1__CollectGarbageRequest req = CAIRN__V1__COLLECT_GARBAGE_REQUEST__INIT;
+	g->fake.hang = ASK_NAMESPACES;
+	for (int i = 0; i < CAIRN_GC_CALLS_MAX; i++) {
+		OK(cairn_channel_open(g->channel, CAIRN("CollectGarbage"), NULL, 0, 20000,
+				      &calls[i], &node_err));
+		OK(cairn_call_send(calls[i], &req.base, &node_err));
+		OK(cairn_call_half_close(calls[i], &node_err));
+	}
+	UNTIL(g->admin.collecting == CAIRN_GC_CALLS_MAX);
+	found = (struct decisions){0};
+	expect_error(stream(g, CAIRN("CollectGarbage"), &req.base,
+			    &cairn__v1__collect_garbage_response__descriptor, take_decisions,
+			    &found),
+		     CAIRN_RESOURCE_EXHAUSTED, "2 garbage collections were asked for already");
+	g->fake.hang = ASK_NONE;
+	for (int i = 0; i < CAIRN_GC_CALLS_MAX; i++) {
+		while (cairn_call_recv(calls[i], &msg) == CAIRN_RECV_MSG) cairn_msg_free(msg);
+		OK(cairn_call_finish(calls[i], &node_err));
+	}
+	collect(g, true, true);
 }
 
 /* ---- Prune ---- */
@@ -568,6 +543,7 @@ int main(void)
 		CASE(collect__evicts),
 		CASE(collect__names_who_claims_what),
 		CASE(collect__answers_at_any_length),
+		CASE(collect__at_most_two_at_once),
 		CASE(prune__drops_old_versions),
 		CASE(prune__finds_names_as_people_write_them),
 		CASE(prune__refuses_nonsense),
