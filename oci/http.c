@@ -416,27 +416,38 @@ static bool is_redirect(int status)
 	return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
 }
 
+enum cairn_code cairn_http_redirect(const struct cairn_url *url, const char *location,
+				    struct cairn_url *ret, struct cairn_err *err)
+{
+	struct cairn_url next;
+	enum cairn_code code = cairn_url_parse(location, url->text, &next, err);
+	if (code != CAIRN_OK) return code;
+	if (url->https && !next.https) {
+		cairn_url_fini(&next);
+		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT, "from https to http is refused");
+	}
+	*ret = next;
+	return CAIRN_OK;
+}
+
 static enum cairn_code next_url(const struct cairn_http_request *request, unsigned hops,
 				const char *location, struct cairn_url *url, struct cairn_err *err)
 {
 	struct cairn_url next;
 	char shown[CAIRN_URL_SHOW];
-	cairn_url_show(url->text, shown);
-	if (request->method == CAIRN_HTTP_POST || location == NULL) {
-		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT, "%s: a redirect %s", shown,
-				     location == NULL ? "to nowhere"
-						      : "of a request with a body is refused");
+	enum cairn_code code = CAIRN_OK;
+	if (location == NULL) {
+		code = cairn_err_set(err, CAIRN_INVALID_ARGUMENT, "to nowhere");
+	} else if (request->method == CAIRN_HTTP_POST) {
+		code = cairn_err_set(err, CAIRN_INVALID_ARGUMENT, "of a POST is refused");
+	} else if (hops >= CAIRN_HTTP_REDIRECTS_MAX) {
+		code = cairn_err_set(err, CAIRN_INVALID_ARGUMENT, "too many, more than %d",
+				     CAIRN_HTTP_REDIRECTS_MAX);
+	} else {
+		code = cairn_http_redirect(url, location, &next, err);
 	}
-	if (hops >= CAIRN_HTTP_REDIRECTS_MAX) {
-		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT, "%s: more than %d redirects",
-				     shown, CAIRN_HTTP_REDIRECTS_MAX);
-	}
-	enum cairn_code code = cairn_url_parse(location, url->text, &next, err);
-	if (code != CAIRN_OK) return cairn_err_wrap(err, "%s: redirect", shown);
-	if (url->https && !next.https) {
-		cairn_url_fini(&next);
-		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
-				     "%s: a redirect from https to http is refused", shown);
+	if (code != CAIRN_OK) {
+		return cairn_err_wrap(err, "%s: redirect", cairn_url_show(url->text, shown));
 	}
 	cairn_url_fini(url);
 	*url = next;

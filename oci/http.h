@@ -14,6 +14,7 @@
 #include "oci/auth.h"
 #include "oci/limit.h"
 #include "oci/registry.h"
+#include "oci/url.h"
 
 #define CAIRN_HTTP_HEADERS_MAX 65536u /* bytes of all headers of an answer */
 #define CAIRN_HTTP_ERROR_MAX 4096u    /* bytes kept of the body of an error */
@@ -67,6 +68,11 @@ struct cairn_http_request {
 	cairn_http_body_fn *body;  /* NULL: dropped */
 	void *arg;
 };
+
+/* Where a redirect from url to location (relative, or absolute) goes.
+ * Errors: INVALID_ARGUMENT (no URL, with credentials, or from https to http). */
+CAIRN_CHECKED enum cairn_code cairn_http_redirect(const struct cairn_url *url, const char *location,
+						  struct cairn_url *ret, struct cairn_err *err);
 
 /* OK: an answer came, of whatever status; below 300 it came whole, as far as HTTP tells.
  * Errors: UNAVAILABLE (no connection, broken off, too slow: may pass), FAILED_PRECONDITION (TLS),

@@ -36,6 +36,7 @@ struct http_step {
 	int stall_ms;	     /* after what was sent, before the next request */
 	bool no_length;	     /* no Content-Length; the connection ends the body */
 	bool chunked;
+	bool no_end;   /* of chunked: the connection ends instead */
 	bool reset;    /* instead of an orderly end, where the connection ends */
 	bool hang_up;  /* send nothing at all */
 	bool raw;      /* body is all that is sent, headers and all */
@@ -50,6 +51,7 @@ struct http_server {
 	struct http_step steps[HTTP_SERVER_STEPS]; /* guarded by mu, as the rest */
 	char *requests[HTTP_SERVER_STEPS];
 	size_t n_steps, n_requests, n_connections;
+	const char *greeting; /* sent to whoever connects, and nothing else is done; NULL: none */
 };
 
 /* Sleep, but not longer than the test lasts. */
@@ -84,7 +86,7 @@ static inline void http_server_send_body(struct http_server *s, int fd, const st
 		if (!http_server_send(fd, (const char *)st->body + at, n)) return;
 		if (st->chunked && !http_server_send(fd, "\r\n", 2)) return;
 	}
-	if (st->chunked && end == len) (void)http_server_send(fd, "0\r\n\r\n", 5);
+	if (st->chunked && end == len && !st->no_end) (void)http_server_send(fd, "0\r\n\r\n", 5);
 }
 
 /* Returns whether the connection is kept. */
@@ -113,7 +115,7 @@ static inline bool http_server_answer(struct http_server *s, int fd, const struc
 	if (!http_server_send(fd, "\r\n", 2)) return false;
 	if (!head && !st->slow_off) http_server_send_body(s, fd, st, len);
 	http_server_sleep(s, st->stall_ms);
-	return !st->no_length && st->cut == 0 && !st->slow_off;
+	return !st->no_length && !st->no_end && st->cut == 0 && !st->slow_off;
 }
 
 static inline void http_server_close(int fd, bool reset)
@@ -183,7 +185,14 @@ static inline void *http_server_main(void *arg)
 			fds[n++] = (struct pollfd){.fd = fd, .events = POLLIN};
 			pthread_mutex_lock(&s->mu);
 			s->n_connections++;
+			const char *greeting = s->greeting;
 			pthread_mutex_unlock(&s->mu);
+			if (greeting == NULL) continue;
+			(void)http_server_send(fd, greeting, strlen(greeting));
+			(void)shutdown(fd, SHUT_WR);
+			char hello[4096];
+			(void)recv(fd, hello, sizeof(hello), 0);
+			close(fds[--n].fd);
 		}
 	}
 	for (nfds_t i = 1; i < n; i++) close(fds[i].fd);
