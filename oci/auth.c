@@ -260,8 +260,7 @@ enum cairn_code cairn_authorize(const struct cairn_authorize *a, char **ret,
 	}
 	if (!has_password(a->credentials)) {
 		return cairn_err_set(err, CAIRN_UNAUTHENTICATED,
-				     "asks for a user name and a password, which are not "
-				     "configured");
+				     "asks for a user name and a password");
 	}
 	*ret = basic_header(a->credentials);
 	*ret_expires_ns = INT64_MAX;

@@ -69,6 +69,16 @@ static bool same(const char *name, size_t n, const char *want)
 	return n == strlen(want) && strncasecmp(name, want, n) == 0;
 }
 
+/* Pass over a token68, which some schemes have in place of parameters. */
+static void skip_token68(struct reader *r)
+{
+	size_t start = r->at;
+	while (r->at < r->n && (is_token(r->text[r->at]) || r->text[r->at] == '/')) r->at++;
+	skip(r, "=");
+	skip(r, " \t");
+	if (r->at < r->n && r->text[r->at] != ',') r->at = start; /* parameters after all */
+}
+
 /* The parameters of a challenge, up to the name of the next one. False: one of ours is bad. */
 static bool take_params(struct reader *r, struct cairn_challenge *c)
 {
@@ -92,7 +102,6 @@ static bool take_params(struct reader *r, struct cairn_challenge *c)
 			good &= take_value(r, c->scope, sizeof(c->scope));
 		} else {
 			(void)take_value(r, ignored, sizeof(ignored));
-			skip(r, "="); /* of a token68 */
 		}
 	}
 }
@@ -109,6 +118,8 @@ void cairn_challenge_parse(const char *header, size_t n, struct cairn_challenge 
 		if (len == 0) return;
 		if (same(scheme, len, "Basic")) c.scheme = CAIRN_AUTH_BASIC;
 		if (same(scheme, len, "Bearer")) c.scheme = CAIRN_AUTH_BEARER;
+		skip(&r, " \t");
+		skip_token68(&r);
 		bool good = take_params(&r, &c);
 		if (c.scheme == CAIRN_AUTH_BEARER && c.realm[0] == '\0') good = false;
 		if (good && c.scheme > ret->scheme) *ret = c;
