@@ -36,6 +36,7 @@ struct cairn_version {
 	char *name;
 	struct cairn_digest root;
 	int64_t first_ns, last_ns; /* store time: when the name first and last stood for it */
+	int64_t first_real_ns, last_real_ns; /* likewise in real time, by the clock of then */
 	struct cairn_needs *needs; /* NULL: not known yet */
 };
 

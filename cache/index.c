@@ -24,7 +24,8 @@ static const char *const migrations[INDEX_SCHEMA] = {
 	"INSERT INTO meta VALUES('clean', 0);",
 	"ALTER TABLE blob ADD COLUMN known INTEGER NOT NULL DEFAULT 1;"
 	"CREATE TABLE version(name TEXT NOT NULL, root BLOB NOT NULL, first_ns INTEGER NOT NULL,"
-	" last_ns INTEGER NOT NULL, complete INTEGER NOT NULL, needs BLOB, PRIMARY KEY(name, "
+	" last_ns INTEGER NOT NULL, first_real_ns INTEGER NOT NULL, last_real_ns INTEGER NOT NULL,"
+	" complete INTEGER NOT NULL, needs BLOB, PRIMARY KEY(name, "
 	"root));"
 	"CREATE TABLE pin(target TEXT PRIMARY KEY, since_ns INTEGER NOT NULL,"
 	" until_ns INTEGER NOT NULL) WITHOUT ROWID;"
@@ -45,7 +46,7 @@ static const char *const statements[INDEX_STMTS] = {
 	[STMT_DEL_STATES] = "DELETE FROM ingest_chain WHERE id=? AND first>=?",
 	[STMT_REFERENCE_ALL] = "UPDATE blob SET state=2 WHERE state<>2",
 	[STMT_DROP_CHAINS] = "DELETE FROM chain WHERE digest NOT IN (SELECT digest FROM blob)",
-	[STMT_PUT_VERSION] = "INSERT OR REPLACE INTO version VALUES(?,?,?,?,?,?)",
+	[STMT_PUT_VERSION] = "INSERT OR REPLACE INTO version VALUES(?,?,?,?,?,?,?,?)",
 	[STMT_DEL_VERSION] = "DELETE FROM version WHERE name=? AND root=?",
 	[STMT_PUT_PIN] = "INSERT OR REPLACE INTO pin VALUES(?,?,?)",
 	[STMT_DEL_PIN] = "DELETE FROM pin WHERE target=?",

@@ -58,7 +58,8 @@ struct ingest_row {
 struct version_row {
 	const char *name;
 	struct cairn_digest root;
-	int64_t first_ns, last_ns; /* store time */
+	int64_t first_ns, last_ns;	     /* store time */
+	int64_t first_real_ns, last_real_ns; /* real time */
 	bool complete;
 	const void *needs; /* algorithm byte, digest, size (8 bytes, big endian) ... */
 	size_t needs_len;

@@ -9,8 +9,10 @@ void index_put_version(struct index *x, const struct version_row *row)
 	index_bind_digest(st, 2, &row->root);
 	sqlite3_bind_int64(st, 3, row->first_ns);
 	sqlite3_bind_int64(st, 4, row->last_ns);
-	sqlite3_bind_int(st, 5, row->complete);
-	index_bind_bytes(st, 6, row->needs, row->needs_len);
+	sqlite3_bind_int64(st, 5, row->first_real_ns);
+	sqlite3_bind_int64(st, 6, row->last_real_ns);
+	sqlite3_bind_int(st, 7, row->complete);
+	index_bind_bytes(st, 8, row->needs, row->needs_len);
 	index_step(x, STMT_PUT_VERSION);
 }
 
@@ -42,7 +44,8 @@ enum cairn_code index_load_versions(struct index *x,
 {
 	sqlite3_stmt *st = NULL;
 	int rc = sqlite3_prepare_v2(x->db,
-				    "SELECT name,root,first_ns,last_ns,complete,needs FROM version",
+				    "SELECT name,root,first_ns,last_ns,first_real_ns,last_real_ns,"
+				    "complete,needs FROM version",
 				    -1, &st, NULL);
 	while (rc == SQLITE_OK && (rc = sqlite3_step(st)) == SQLITE_ROW) {
 		struct version_row row = {
@@ -50,9 +53,11 @@ enum cairn_code index_load_versions(struct index *x,
 			.root = index_digest_column(st, 1),
 			.first_ns = sqlite3_column_int64(st, 2),
 			.last_ns = sqlite3_column_int64(st, 3),
-			.complete = sqlite3_column_int(st, 4) != 0,
-			.needs = sqlite3_column_blob(st, 5),
-			.needs_len = (size_t)sqlite3_column_bytes(st, 5),
+			.first_real_ns = sqlite3_column_int64(st, 4),
+			.last_real_ns = sqlite3_column_int64(st, 5),
+			.complete = sqlite3_column_int(st, 6) != 0,
+			.needs = sqlite3_column_blob(st, 7),
+			.needs_len = (size_t)sqlite3_column_bytes(st, 7),
 		};
 		if (row.name != NULL && row.root.alg != 0) fn(arg, &row);
 		rc = SQLITE_OK;

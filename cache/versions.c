@@ -169,6 +169,8 @@ void versions_take_row(struct cairn_cache *c, const struct version_row *row) CAI
 	v->has_row = true;
 	v->v.first_ns = row->first_ns;
 	v->v.last_ns = v->saved_last_ns = row->last_ns;
+	v->v.first_real_ns = row->first_real_ns;
+	v->v.last_real_ns = row->last_real_ns;
 	v->v.needs = needs_unpack(row->needs, row->needs_len, row->complete);
 	insert_locked(c, at, v);
 }
@@ -227,7 +229,7 @@ enum cairn_code cairn_cache_see_version(struct cairn_cache *c, const char *name,
 					struct cairn_err *err)
 {
 	size_t at;
-	int64_t now = cairn_cache_now_ns(c);
+	int64_t now = cairn_cache_now_ns(c), real = cairn_real_ns(c->clock);
 	enum cairn_code code = check(name, root, needs, err);
 	if (code != CAIRN_OK) return code;
 	lock(&c->mu);
@@ -243,9 +245,11 @@ enum cairn_code cairn_cache_see_version(struct cairn_cache *c, const char *name,
 	if (is_new) {
 		v = version_new(name, root);
 		v->v.first_ns = now;
+		v->v.first_real_ns = real;
 		insert_locked(c, search_locked(c, name, root), v);
 	}
 	v->v.last_ns = now;
+	v->v.last_real_ns = real;
 	bool changed = set_needs_locked(v, needs);
 	if (is_new || changed || now - v->saved_last_ns >= USED_SAVE_NS) {
 		writer_add_version_locked(c, v);

@@ -142,6 +142,8 @@ static void take_version_locked(struct version *v, struct op *op)
 		.root = v->v.root,
 		.first_ns = v->v.first_ns,
 		.last_ns = v->v.last_ns,
+		.first_real_ns = v->v.first_real_ns,
+		.last_real_ns = v->v.last_real_ns,
 		.complete = v->v.needs != NULL && v->v.needs->complete,
 	};
 	if (v->v.needs != NULL) op->needs = cairn_needs_ref(v->v.needs);

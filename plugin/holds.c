@@ -218,21 +218,60 @@ static size_t end_of(const struct cairn_holds *h, size_t first)
 	return end;
 }
 
-/* What the container was made from: of its image's name, what was current when the container came.
- * When that was is known roughly only: names are looked at from time to time, and store time stands
- * still while the node is off, so that the container may look older than it is. So all that was
- * current then or later is held, and the last one that was current before. */
+/* The time in which a version was current, by one of two clocks. */
+struct span {
+	int64_t first, last;
+};
+
+static struct span span_of(const struct cairn_version *v, bool real)
+{
+	return real ? (struct span){v->first_real_ns, v->last_real_ns}
+		    : (struct span){v->first_ns, v->last_ns};
+}
+
+/* What was current at that moment. That may be several versions, of a name that was moved and moved
+ * back, or that two namespaces have. When exactly a name moved is known to the minute at best,
+ * since names are looked at from time to time: so, where nothing is known of the moment, the first
+ * version that was current later; and in any case the last one that was current before. */
+static void find_moment(const struct cairn_holds *h, size_t first, size_t end, int64_t moment,
+			bool real, bool *found)
+{
+	int64_t after = INT64_MAX, before = INT64_MIN; /* when the next began, and the last ended */
+	bool any = false;
+	for (size_t i = first; i < end; i++) {
+		const struct span span = span_of(&h->versions[i], real);
+		if (span.first <= moment && moment <= span.last) {
+			found[i - first] = any = true;
+		} else if (span.first > moment) {
+			if (span.first < after) after = span.first;
+		} else if (span.last > before) {
+			before = span.last;
+		}
+	}
+	for (size_t i = first; i < end; i++) {
+		const struct span span = span_of(&h->versions[i], real);
+		bool next = !any && span.first > moment && span.first == after;
+		bool last = span.first <= moment && span.last < moment && span.last == before;
+		if (next || last) found[i - first] = true;
+	}
+}
+
+/* What the container was made from, by both clocks: store time stands still while the node is off,
+ * and real time jumps when the wall clock is set. One of the two is right. */
 static void hold_container(struct build *b, const struct cairn_listed_container *container)
 {
 	struct cairn_holds *h = b->out;
+	bool found[CAIRN_VERSIONS_OF_A_NAME] = {false};
 	size_t first = first_of(h, container->image);
 	if (first == h->n_versions) return;
-	/* created, in store time; a container from before the store is older than all */
-	int64_t created = b->in->now_ns - (b->in->real_ns - container->created_ns);
+	size_t end = end_of(h, first);
+	if (end - first > CAIRN_LEN(found)) end = first + CAIRN_LEN(found);
+	int64_t age = b->in->real_ns - container->created_ns;
+	find_moment(h, first, end, container->created_ns, true, found);
+	find_moment(h, first, end, b->in->now_ns - age, false, found);
 	const char *what = keep_text(h, container->ns, container->id);
-	for (size_t i = first, end = end_of(h, first); i < end; i++) {
-		hold_by(b, CAIRN_GC_CONTAINER, what, &h->versions[i]);
-		if (h->versions[i].last_ns < created) break; /* newest first */
+	for (size_t i = first; i < end; i++) {
+		if (found[i - first]) hold_by(b, CAIRN_GC_CONTAINER, what, &h->versions[i]);
 	}
 }
 

@@ -64,6 +64,7 @@ struct m_pin {
 struct m_version {
 	int name, root;
 	int64_t first, last;
+	int64_t from[2], to[2]; /* the same, and in real time */
 	bool has_needs, complete;
 	struct m_set needs;
 };
@@ -146,16 +147,18 @@ static UNUSED struct m_version *version_of(struct model *m, int name, int root)
 	return NULL;
 }
 
-static UNUSED void model_see(struct model *m, int name, int root, int64_t now)
+static UNUSED void model_see(struct model *m, int name, int root, int64_t now, int64_t real)
 {
 	struct m_version *v = version_of(m, name, root);
 	struct m_set needs = {0};
 	if (v == NULL) {
 		assert_true(m->n_versions < M_VERSIONS);
 		v = &m->versions[m->n_versions++];
-		*v = (struct m_version){.name = name, .root = root, .first = now};
+		*v = (struct m_version){
+			.name = name, .root = root, .first = now, .from = {now, real}};
 	}
-	v->last = now;
+	v->last = v->to[0] = now;
+	v->to[1] = real;
 	if (v->has_needs && v->complete) return;
 	bool complete = reach(m, root, false, &needs);
 	if (!m->blobs[root].here) complete = false;
@@ -202,26 +205,44 @@ static UNUSED void claim_as(const struct model *m, struct m_pass *p, int root,
 	strengthen(p, &set, why);
 }
 
-/* What was current when it was made, or later; and the last one before, since what is seen is seen
- * late. */
+static UNUSED void claim_version(const struct model *m, struct m_pass *p, const struct m_version *v)
+{
+	if (v == NULL) return;
+	claim_as(m, p, v->root, CAIRN_GC_CONTAINER);
+	p->found[v - m->versions] = true;
+}
+
+/* By one of the two clocks: the versions that were current at that moment; if none is known to have
+ * been, those that came next; and those that were the last before, since what is seen is seen late.
+ */
+static UNUSED void claim_moment(const struct model *m, struct m_pass *p, int name, int64_t made,
+				int clock)
+{
+	int64_t next = INT64_MAX, last = INT64_MIN;
+	bool any = false;
+	for (int i = 0; i < m->n_versions; i++) {
+		const struct m_version *v = &m->versions[i];
+		if (v->name != name) continue;
+		bool begun = v->from[clock] <= made, over = v->to[clock] < made;
+		any |= begun && !over;
+		if (!begun && v->from[clock] < next) next = v->from[clock];
+		if (begun && over && v->to[clock] > last) last = v->to[clock];
+	}
+	for (int i = 0; i < m->n_versions; i++) {
+		const struct m_version *v = &m->versions[i];
+		if (v->name != name) continue;
+		bool begun = v->from[clock] <= made, over = v->to[clock] < made;
+		bool is_last = begun && over && v->to[clock] == last;
+		bool is_next = !any && !begun && v->from[clock] == next;
+		if ((begun && !over) || is_last || is_next) claim_version(m, p, v);
+	}
+}
+
 static UNUSED void claim_container(const struct model *m, struct m_pass *p,
 				   const struct m_container *c)
 {
-	const struct m_version *last = NULL;
-	int64_t made = p->now - (p->real - c->created_real);
-	for (int i = 0; i < m->n_versions; i++) {
-		const struct m_version *v = &m->versions[i];
-		if (v->name != c->name) continue;
-		if (v->last >= made) {
-			claim_as(m, p, v->root, CAIRN_GC_CONTAINER);
-			p->found[i] = true;
-		} else if (last == NULL || v->last > last->last) {
-			last = v;
-		}
-	}
-	if (last == NULL) return;
-	claim_as(m, p, last->root, CAIRN_GC_CONTAINER);
-	p->found[last - m->versions] = true;
+	claim_moment(m, p, c->name, p->now - (p->real - c->created_real), 0);
+	claim_moment(m, p, c->name, c->created_real, 1);
 }
 
 static UNUSED void claim_lease(const struct model *m, struct m_pass *p, const struct m_lease *l)
@@ -233,6 +254,18 @@ static UNUSED void claim_lease(const struct model *m, struct m_pass *p, const st
 		if (!l->flat) claim(m, l->content[i], &one);
 		strengthen(p, &one, CAIRN_GC_LEASE);
 	}
+}
+
+/* A digest may be a name as well: that by which CRI knows an image. */
+static UNUSED int pinned_name(const struct model *m, const struct m_pin *pin)
+{
+	char text[CAIRN_DIGEST_STR];
+	if (pin->blob < 0) return pin->name;
+	cairn_digest_format(&m->blobs[pin->blob].c.digest, text);
+	for (int i = 0; i < M_NAMES; i++) {
+		if (strcmp(m->names[i], text) == 0) return i;
+	}
+	return -1;
 }
 
 static UNUSED void claim_hard(const struct model *m, struct m_pass *p)
@@ -248,7 +281,7 @@ static UNUSED void claim_hard(const struct model *m, struct m_pass *p)
 	for (int i = 0; i < M_SLOTS; i++) {
 		const struct m_pin *pin = &m->pins[i];
 		if (!pin->on || (pin->until != 0 && pin->until <= p->now)) continue;
-		const struct m_version *v = pin->blob < 0 ? newest_of(m, pin->name) : NULL;
+		const struct m_version *v = newest_of(m, pinned_name(m, pin));
 		if (pin->blob >= 0) claim_as(m, p, pin->blob, CAIRN_GC_PIN);
 		if (v != NULL) {
 			claim_as(m, p, v->root, CAIRN_GC_PIN);

@@ -148,7 +148,7 @@ static void look_at_images(struct world *w)
 		if (image->name < 0) continue;
 		tick(w);
 		see(&w->s, w->m.names[image->name], &w->m.blobs[image->root].c.digest);
-		model_see(&w->m, image->name, image->root, now(w));
+		model_see(&w->m, image->name, image->root, now(w), w->s.clock.real_ns);
 	}
 }
 
