@@ -170,8 +170,10 @@ static enum cairn_code challenged(struct cairn_ask *ask, const struct target *t,
 static char *make_url(const struct cairn_ask *ask, const struct target *t)
 {
 	char *url = NULL;
-	if (asprintf(&url, "%s/%s/%s/%s", t->base, ask->ref->repository, ask->kind, ask->name) < 0)
+	if (asprintf(&url, "%s/%s/%s/%s", t->base, ask->ref->repository, ask->kind, ask->name) <
+	    0) {
 		abort();
+	}
 	if (t->ns != NULL) {
 		char *longer = cairn_url_add(url, "ns", t->ns);
 		free(url);

@@ -230,7 +230,8 @@ static size_t on_body(char *data, size_t size, size_t n, void *arg)
 		}
 	}
 	int64_t wait_ns = cairn_limit_take(hop->client->opts.limit, n, now_ns());
-	if (wait_ns > 0) {
+	/* What is small and has its time bounded comes at once; the next blob pays for it. */
+	if (wait_ns > 0 && hop->request->total_ms == 0) {
 		hop->code = cairn_wait(wait_ns, hop->go_on, hop->err);
 		if (hop->code != CAIRN_OK) return CURL_WRITEFUNC_ERROR;
 	}
@@ -403,7 +404,7 @@ static enum cairn_code run_hop(struct hop *hop, char **ret_location)
 	set_up(hop, headers);
 	enum cairn_code code = judge(hop, drive(hop));
 	*ret_location = cairn_steal(&hop->location);
-	/* curl keeps neither the headers nor the error buffer; the handle's other copies go. */
+	/* It holds pointers to headers and hop, which are about to go. */
 	curl_easy_reset(hop->client->easy);
 	return code;
 }

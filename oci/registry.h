@@ -7,7 +7,9 @@
  * are never logged nor part of an error, and go to the host that they are for only.
  *
  * Threads: struct cairn_registry any thread; a session one thread at a time. Every call is bounded:
- * by its own time limits, and by `go_on`, which is asked at least once a second. */
+ * by its own time limits, and by `go_on`, which is asked several times a second. The process must
+ * ignore SIGPIPE (cairn_rpc_new does it). Proxies are those of the environment (http_proxy,
+ * https_proxy, no_proxy). */
 #ifndef CAIRN_OCI_REGISTRY_H
 #define CAIRN_OCI_REGISTRY_H
 
@@ -16,17 +18,19 @@
 
 /* ---- options ---- */
 
-/* One entry of registries.hosts. */
+/* One entry of registries.hosts. What has none is asked in https, on localhost too. */
 struct cairn_registry_host {
 	const char *host; /* as image names have it: host or host:port */
 	bool plain_http;  /* http instead of https */
 	const char *ca;	  /* file of PEM certificates to trust besides the system's; "": none */
-	const char *const *mirrors; /* base URLs, tried in order before the host itself */
+	const char *const *mirrors; /* base URLs, tried in order before the host itself; "/v2" is
+				       appended, if it does not end so */
 	size_t n_mirrors;
 };
 
 struct cairn_registry_opts {
-	const char *docker_config; /* file in the form of docker's config.json; "": none */
+	const char *docker_config; /* file in the form of docker's config.json; "": none. Only its
+				      auths: credential helpers are not run */
 	const struct cairn_registry_host *hosts;
 	size_t n_hosts;
 	const char *user_agent;
@@ -38,7 +42,8 @@ struct cairn_registry_opts {
 	uint64_t rate;	    /* bytes a second of all sessions together; 0: no limit */
 };
 
-/* Copies what it needs of opts. docker_config is read anew when its file has changed.
+/* Copies what it needs of opts. docker_config is read each time that a host asks who we are, so it
+ * may change, and be wrong as long as nobody asks.
  * Errors: INVALID_ARGUMENT (a mirror that is no URL), INTERNAL. */
 struct cairn_registry;
 CAIRN_CHECKED enum cairn_code cairn_registry_new(const struct cairn_registry_opts *opts,
@@ -48,7 +53,8 @@ void cairn_registry_free(struct cairn_registry *registry); /* after its sessions
 
 /* ---- sessions ---- */
 
-/* Who asks, if not whom docker_config says. All NULL: nobody in particular. */
+/* Who asks, if not whom docker_config says. All NULL: nobody in particular. It is for the first
+ * registry that the session asks, not for mirrors and not for other registries. */
 struct cairn_registry_login {
 	const char *username, *password;
 	const char *identity_token; /* an OAuth2 refresh token, in place of a password */
@@ -68,8 +74,9 @@ struct cairn_go_on {
 };
 
 /* ---- requests ----
- * Each is tried at the mirrors of the reference's registry in order, then at the registry itself;
- * the error told is the registry's own. Their errors:
+ * Each is tried at the mirrors of the reference's registry in order, once each (one that cannot be
+ * reached is left alone for 30 s), then at the registry itself, opts.tries times; a try that brings
+ * new bytes does not count. The error told is the registry's own. Their errors:
  *   NOT_FOUND           404
  *   UNAUTHENTICATED     401 after all, or no credentials where some are asked for
  *   PERMISSION_DENIED   403
@@ -94,7 +101,8 @@ CAIRN_CHECKED enum cairn_code cairn_registry_get_manifest(struct cairn_registry_
 							  struct cairn_registry_manifest *ret,
 							  struct cairn_err *err);
 
-/* What the tag stands for now, without its bytes: one HEAD. */
+/* What the tag stands for now (without a tag: whether the digest is there), without its bytes: one
+ * HEAD; where that tells no digest, a GET follows. */
 CAIRN_CHECKED enum cairn_code cairn_registry_resolve(struct cairn_registry_session *session,
 						     const struct cairn_reference *ref,
 						     const struct cairn_go_on *go_on,

@@ -146,6 +146,22 @@ static void cancel__while_the_limit_holds(void **state)
 	assert_cancelled(w, get_blob(w, 0), begin);
 }
 
+static void limit__does_not_delay_manifests(void **state)
+{
+	struct world *w = *state;
+	char *spaced = malloc(300001);
+	memset(spaced, ' ', 300000);
+	memcpy(spaced, MANIFEST, strlen(MANIFEST));
+	spaced[300000] = '\0';
+	http_server_then(w->a, (struct http_step){.body = spaced});
+	w->opts.rate = 100;
+	world_open(w, NULL);
+	int64_t begin = boot_ms();
+	assert_code(w, try_manifest(w), CAIRN_OK);
+	assert_within(begin, 0, 2000);
+	free(spaced);
+}
+
 static void cancel__while_a_token_is_awaited(void **state)
 {
 	struct world *w = *state;
@@ -304,6 +320,63 @@ static void tls__with_a_ca_file_that_is_none(void **state)
 	assert_has(w->err.msg, "/nonexistent/ca.pem");
 }
 
+/* ---- sessions --------------------------------------------------------------------------------
+ */
+
+struct puller {
+	struct world *w;
+	pthread_t thread;
+	uint64_t got;
+	enum cairn_code code;
+};
+
+static enum cairn_code count(void *arg, const void *data, size_t n, struct cairn_err *err)
+{
+	struct puller *p = arg;
+	(void)err;
+	if (memcmp(data, p->w->blob + p->got, n) != 0) abort();
+	p->got += n;
+	return CAIRN_OK;
+}
+
+static void *pull(void *arg)
+{
+	struct puller *p = arg;
+	struct cairn_registry_session *session = NULL;
+	struct cairn_err err;
+	p->code = cairn_registry_session_new(p->w->registry, NULL, &session, &err);
+	for (int i = 0; i < 5 && p->code == CAIRN_OK; i++) {
+		p->got = 0;
+		p->code = cairn_registry_get_blob(session, &p->w->ref, &p->w->digest, 0,
+						  sizeof(p->w->blob), NULL, count, p, &err);
+	}
+	cairn_registry_session_free(session);
+	return NULL;
+}
+
+static void sessions__run_beside_each_other_and_share_the_limit(void **state)
+{
+	struct world *w = *state;
+	struct puller pullers[4];
+	for (size_t i = 0; i < 5 * CAIRN_LEN(pullers); i++) http_server_then(w->a, whole_blob(w));
+	w->opts.rate = 2000000;
+	w->opts.stall_ms = 10000;
+	world_open(w, NULL);
+	int64_t begin = boot_ms();
+	for (size_t i = 0; i < CAIRN_LEN(pullers); i++) {
+		pullers[i] = (struct puller){.w = w};
+		assert_int_equal(pthread_create(&pullers[i].thread, NULL, pull, &pullers[i]), 0);
+	}
+	for (size_t i = 0; i < CAIRN_LEN(pullers); i++) {
+		pthread_join(pullers[i].thread, NULL);
+		assert_int_equal(pullers[i].code, CAIRN_OK);
+		assert_int_equal(pullers[i].got, sizeof(w->blob));
+	}
+	/* 2 MB, of which a quarter of a second's, 500 kB, may come at once. */
+	assert_within(begin, 700, 10000);
+	assert_int_equal(http_server_requests(w->a), 20);
+}
+
 /* ---- patience --------------------------------------------------------------------------------
  */
 
@@ -361,11 +434,13 @@ int main(void)
 		CASE(cancel__while_the_limit_holds),
 		CASE(cancel__while_a_token_is_awaited),
 		CASE(cancel__while_it_connects),
+		CASE(limit__does_not_delay_manifests),
 		CASE(headers__are_bounded),
 		CASE(headers__interim_answers_are_counted),
 		CASE(answers__that_are_no_http),
 		CASE(tls__where_plain_http_is_spoken),
 		CASE(tls__with_a_ca_file_that_is_none),
+		CASE(sessions__run_beside_each_other_and_share_the_limit),
 		cmocka_unit_test(limit__lets_the_rate_through),
 		cmocka_unit_test(backoff__doubles_is_random_and_bounded),
 	};

@@ -40,6 +40,19 @@ static void mirrors__have_v2_appended_once_and_no_ns_for_themselves(void **state
 	assert_has(http_server_request(w->a, 0), "GET /other/v2/lib/app/manifests/v1 HTTP/1.1\r\n");
 }
 
+static void mirrors__of_docker_hub(void **state)
+{
+	struct world *w = *state;
+	w->hosts[0].host = "docker.io";
+	w->mirrors[0] = text(w, "http://%s", w->host_b);
+	w->hosts[0].n_mirrors = 1;
+	strcpy(w->ref.registry, "docker.io");
+	http_server_then(w->b, a_manifest());
+	world_open(w, NULL);
+	assert_code(w, try_manifest(w), CAIRN_OK);
+	assert_has(http_server_request(w->b, 0), "?ns=docker.io HTTP/1.1\r\n");
+}
+
 static void mirrors__fall_through_in_order(void **state)
 {
 	static const int statuses[] = {400, 401, 403, 404, 429, 500, 503};
@@ -269,6 +282,40 @@ static void redirect__never_from_https_to_http(void **state)
 	}
 }
 
+/* ---- proxies ---------------------------------------------------------------------------------
+ */
+
+static void proxy__of_the_environment(void **state)
+{
+	struct world *w = *state;
+	setenv("http_proxy", text(w, "http://%s", w->host_b), 1);
+	http_server_then(w->b, a_manifest());
+	http_server_then(w->a, a_manifest());
+	world_open(w, NULL);
+	assert_code(w, try_manifest(w), CAIRN_OK);
+	assert_has(http_server_request(w->b, 0),
+		   text(w, "GET http://%s/v2/lib/app/manifests/v1 HTTP/1.1\r\n", w->host_a));
+	setenv("no_proxy", "127.0.0.1", 1);
+	assert_code(w, try_manifest(w), CAIRN_OK);
+	assert_int_equal(http_server_requests(w->a), 1);
+	unsetenv("no_proxy");
+	unsetenv("http_proxy");
+}
+
+static void proxy__of_https_and_docker_hub_by_its_real_name(void **state)
+{
+	struct world *w = *state;
+	setenv("https_proxy", text(w, "http://%s", w->host_b), 1);
+	strcpy(w->ref.registry, "docker.io");
+	w->opts.tries = 1;
+	http_server_then(w->b, (struct http_step){.status = 403});
+	world_open(w, &login);
+	assert_code(w, try_manifest(w), CAIRN_UNAVAILABLE);
+	assert_has(http_server_request(w->b, 0), "CONNECT registry-1.docker.io:443 HTTP/1.1\r\n");
+	assert_lacks(http_server_request(w->b, 0), "Authorization");
+	unsetenv("https_proxy");
+}
+
 /* ---- URLs ------------------------------------------------------------------------------------
  */
 
@@ -312,6 +359,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		CASE(mirrors__are_asked_first_with_ns),
 		CASE(mirrors__have_v2_appended_once_and_no_ns_for_themselves),
+		CASE(mirrors__of_docker_hub),
 		CASE(mirrors__fall_through_in_order),
 		CASE(mirrors__that_cannot_be_reached_rest_a_while),
 		CASE(mirrors__may_break_off_and_the_registry_goes_on),
@@ -323,6 +371,8 @@ int main(void)
 		CASE(redirect__loops_end),
 		CASE(redirect__to_nonsense_is_refused),
 		CASE(redirect__never_from_https_to_http),
+		CASE(proxy__of_the_environment),
+		CASE(proxy__of_https_and_docker_hub_by_its_real_name),
 		CASE(url__is_shown_without_what_is_secret),
 		CASE(url__has_an_origin_and_a_host),
 	};
