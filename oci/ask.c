@@ -227,6 +227,7 @@ static enum cairn_code try_once(struct cairn_ask *ask, const struct target *t, s
 		code = finish(ask, t, url, auth, &answer, tries, err);
 	} else if (answer.stopped) {
 		tries->again.yes = ask->again;
+		if (!ask->over) cairn_err_wrap(err, "%s", t->host);
 	} else {
 		tries->again.yes = code == CAIRN_UNAVAILABLE;
 		tries->unreachable = code == CAIRN_UNAVAILABLE && answer.status == 0;

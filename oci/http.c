@@ -20,6 +20,7 @@
 #define POLL_MS 100
 #define ASK_NS (50 * CAIRN_NS_PER_MS) /* between two questions to go_on */
 #define HEADERS_MS 60000	      /* until an answer's headers are there */
+#define RETRY_MAX_S 3600	      /* of Retry-After, before anybody bounds it to what is sane */
 #define BUFFER_BYTES 524288L	      /* curl's largest */
 #define CONNECTIONS_MAX 8L	      /* kept: a registry, its token server, its storage, mirrors */
 
@@ -132,9 +133,8 @@ static void fill_answer(struct hop *hop)
 	answer->status = (int)status;
 	answer->has_length = length >= 0;
 	answer->length = length >= 0 ? (uint64_t)length : 0;
-	answer->retry_ms = retry_s > 0 && retry_s < INT32_MAX ? (int64_t)retry_s * 1000
-			   : retry_s > 0		      ? INT32_MAX
-							      : 0;
+	if (retry_s > RETRY_MAX_S) retry_s = RETRY_MAX_S;
+	answer->retry_ms = retry_s > 0 ? (int64_t)retry_s * 1000 : 0;
 	take_header(easy, "Content-Type", answer->type, sizeof(answer->type));
 	answer->type[strcspn(answer->type, "; \t")] = '\0';
 	for (char *c = answer->type; *c != '\0'; c++) *c = (char)tolower((unsigned char)*c);
@@ -279,8 +279,7 @@ static void set_tls(CURL *easy, const char *ca)
 		curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
 		return;
 	}
-	/* The file is ours; the system's roots come from its folder, by hash, as they are needed.
-	 */
+	/* The system's roots come from their folder, by hash, as they are needed. */
 	curl_easy_setopt(easy, CURLOPT_CAINFO, ca);
 	curl_easy_setopt(easy, CURLOPT_CAPATH, "/etc/ssl/certs");
 }

@@ -241,7 +241,7 @@ static void blob__goes_on_where_it_broke_off(void **state)
 	struct http_step again = part_of_blob(w, 30001);
 	shorter.cut = 30000;
 	reset.cut = 1;
-	reset.stall_ms = 50; /* a reset may overtake the bytes before it */
+	reset.stall_ms = 500; /* a reset may overtake the bytes before it */
 	reset.reset = true;
 	again.cut = 20000;
 	http_server_then(w->a, shorter);
