@@ -8,6 +8,7 @@
 #include "oci/show.h"
 #include "oci/url.h"
 
+#define HINT_BYTES 6		   /* of a secret's beginning are enough to know it by */
 #define WAIT_MAX_MS INT64_C(60000) /* of what Retry-After may ask for */
 
 static enum cairn_code code_of(int status)
@@ -76,6 +77,14 @@ enum cairn_code cairn_answer_error(const struct cairn_http_answer *answer, const
 	return cairn_err_set(err, code_of(answer->status), "%s: HTTP status %d%s%s",
 			     cairn_url_show(url, shown_url), answer->status,
 			     why[0] != '\0' ? ": " : "", why);
+}
+
+void cairn_answer_hide(struct cairn_http_answer *answer, const char *secret)
+{
+	size_t n = secret != NULL ? strnlen(secret, HINT_BYTES) : 0;
+	if (n == 0 || memmem(answer->error, answer->error_len, secret, n) == NULL) return;
+	explicit_bzero(answer->error, sizeof(answer->error));
+	answer->error_len = 0;
 }
 
 static bool take_number(const char **text, char end, uint64_t *ret)

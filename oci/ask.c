@@ -183,7 +183,7 @@ static char *make_url(const struct cairn_ask *ask, const struct target *t)
 }
 
 static enum cairn_code finish(struct cairn_ask *ask, const struct target *t, const char *url,
-			      struct cairn_auth *auth, const struct cairn_http_answer *answer,
+			      struct cairn_auth *auth, struct cairn_http_answer *answer,
 			      struct tries *tries, struct cairn_err *err)
 {
 	if (answer->status < 300) {
@@ -191,6 +191,7 @@ static enum cairn_code finish(struct cairn_ask *ask, const struct target *t, con
 		tries->again.yes = ask->again;
 		return code == CAIRN_OK ? code : cairn_err_wrap(err, "%s", t->host);
 	}
+	cairn_answer_hide(answer, cairn_secret_part(auth->header));
 	enum cairn_code code = cairn_answer_error(answer, url, &tries->again, err);
 	if (answer->status == 401) return challenged(ask, t, auth, answer, tries, code, err);
 	if (answer->status == 416 && !ask->no_range) {

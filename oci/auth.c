@@ -198,6 +198,12 @@ static enum cairn_code check_realm(const struct cairn_authorize *a, struct cairn
 			     cairn_url_show(a->challenge->realm, shown));
 }
 
+const char *cairn_secret_part(const char *header)
+{
+	const char *space = header != NULL ? strchr(header, ' ') : NULL;
+	return space != NULL ? space + 1 : NULL;
+}
+
 static enum cairn_code ask_token(const struct cairn_authorize *a,
 				 const struct cairn_http_request *request, char **ret,
 				 int64_t *ret_expires_ns, struct cairn_again *again,
@@ -216,6 +222,9 @@ static enum cairn_code ask_token(const struct cairn_authorize *a,
 	again->yes = code == CAIRN_UNAVAILABLE;
 	if (code != CAIRN_OK && !answer.stopped) return code;
 	if (code == CAIRN_OK && answer.status >= 300) {
+		cairn_answer_hide(&answer, a->credentials->password);
+		cairn_answer_hide(&answer, a->credentials->identity_token);
+		cairn_answer_hide(&answer, cairn_secret_part(request->authorization));
 		code = cairn_answer_error(&answer, request->url, again, err);
 		if (answer.status != 400) return code;
 		return err->code = CAIRN_UNAUTHENTICATED; /* OAuth2's invalid_grant, for one */

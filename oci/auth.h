@@ -58,6 +58,9 @@ CAIRN_CHECKED enum cairn_code cairn_docker_config_read(const char *path, const c
 #define CAIRN_TOKEN_ANSWER_MAX (1u << 20) /* bytes of a token server's answer */
 #define CAIRN_TOKEN_MAX 32768u		  /* bytes of a token */
 
+/* What of an Authorization header's value is secret; NULL: nothing, or no header. */
+const char *cairn_secret_part(const char *header);
+
 /* How a request may be tried again. */
 struct cairn_again {
 	bool yes;

@@ -360,6 +360,38 @@ static void bearer__realm_in_plain_http_of_a_registry_in_https(void **state)
 	assert_false(again.yes);
 }
 
+static void secrets__that_an_error_quotes_are_not_told(void **state)
+{
+	struct world *w = *state;
+	static const char type[] = "Content-Type: application/json\r\n";
+	http_server_then(w->a, bearer_401(w));
+	http_server_then(w->b, (struct http_step){.status = 401,
+						  .headers = type,
+						  .body = "{\"details\":\"s3cret is wrong\"}"});
+	http_server_then(w->b,
+			 (struct http_step){.status = 403,
+					    .headers = type,
+					    .body = "{\"details\":\"Basic am9lOnMzY3JldA== is\"}"});
+	http_server_then(w->b, token("{\"token\":\"eyJabcdef\"}"));
+	http_server_then(
+		w->a, (struct http_step){.status = 403,
+					 .headers = type,
+					 .body = "{\"errors\":[{\"message\":\"no eyJabcdef\"}]}"});
+	http_server_then(w->a,
+			 (struct http_step){.status = 403,
+					    .headers = type,
+					    .body = "{\"errors\":[{\"message\":\"go away\"}]}"});
+	world_open(w, &joe);
+	assert_code(w, try_manifest(w), CAIRN_UNAUTHENTICATED);
+	assert_lacks(w->err.msg, "s3cret");
+	assert_code(w, try_manifest(w), CAIRN_PERMISSION_DENIED);
+	assert_lacks(w->err.msg, "am9lOn");
+	assert_code(w, try_manifest(w), CAIRN_PERMISSION_DENIED);
+	assert_lacks(w->err.msg, "eyJabc");
+	assert_code(w, try_manifest(w), CAIRN_PERMISSION_DENIED);
+	assert_has(w->err.msg, "HTTP status 403: go away");
+}
+
 /* ---- docker_config ---------------------------------------------------------------------------
  */
 
@@ -441,6 +473,7 @@ int main(void)
 		CASE(bearer__answers_that_make_no_sense),
 		CASE(bearer__realms_that_are_refused),
 		CASE(bearer__realm_in_plain_http_of_a_registry_in_https),
+		CASE(secrets__that_an_error_quotes_are_not_told),
 		CASE(config__is_read_when_it_is_needed),
 		CASE(config__serves_mirrors_and_others_by_their_host),
 		CASE(config__that_cannot_be_used_is_told_when_it_is_needed),
