@@ -213,6 +213,26 @@ static void delete__above_low_frees_space_within_a_second(void **state)
 	assert_int_equal(gc_status(g).passes, 1);
 }
 
+/* containerd deletes an image's blobs one after the other: one pass is for all of them. */
+static void delete__waits_for_those_that_follow(void **state)
+{
+	struct gc_node *g = *state;
+	struct cairn_digest one = put(g->n, 1), two = put(g->n, 2);
+	start_view(g, false);
+	g->opts.rules.marks.low = bytes(0);
+	gc_start(g);
+	int64_t before = system_ns();
+	cairn_cache_release(g->n->cache, &one);
+	cairn_gc_deleted(g->gc);
+	usleep(20000);
+	cairn_cache_release(g->n->cache, &two);
+	cairn_gc_deleted(g->gc);
+	bool quick = system_ns() - before < SECOND / 5; /* else nothing can be said */
+	UNTIL(state_of(g->n, &one) == 0 && state_of(g->n, &two) == 0);
+	UNTIL(gc_status(g).passes >= 1);
+	if (quick) assert_int_equal(gc_status(g).passes, 1);
+}
+
 static void delete__below_low_starts_nothing(void **state)
 {
 	struct gc_node *g = *state;
@@ -374,6 +394,7 @@ int main(void)
 		CASE(pressure__that_stays_is_an_alarm_and_no_busy_loop),
 		CASE(pressure__that_ends_by_itself_ends_the_alarm),
 		CASE(delete__above_low_frees_space_within_a_second),
+		CASE(delete__waits_for_those_that_follow),
 		CASE(delete__below_low_starts_nothing),
 		CASE(answers__decide_what_may_go),
 		CASE(answers__of_another_containerd_are_not_trusted),
