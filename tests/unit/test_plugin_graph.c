@@ -6,7 +6,7 @@
 #include "support/image.h"
 
 /* What root needs is exactly what follows, ended by NULL. */
-static void expect_needs(struct store *s, const struct cairn_digest *root, bool complete, ...)
+static void expect_needs(struct store *s, const struct cairn_digest *root, int complete, ...)
 {
 	struct cairn_needs *needs = cairn_graph_needs(s->cache, root);
 	const struct content *c;
