@@ -77,17 +77,17 @@ static void judge_listing(struct answer *a)
 		 "the containerd that answers has not connected to this store: it may be another");
 }
 
-/* What containerd says now. Nobody to ask is an answer: then its Deletes alone decide.
+/* What containerd says now. That there is nobody to ask is an answer, too (then its Deletes alone
+ * decide); but that is what the configuration says, and never what containerd answers.
  * Errors: CANCELLED only; all else leaves the answer unsure. */
 static enum cairn_code ask(struct cairn_gc *gc, struct answer *ret, struct cairn_err *err)
 {
-	*ret = (struct answer){0};
+	*ret = (struct answer){.sure = !cairn_runtime_asks(gc->runtime)};
+	if (ret->sure) return CAIRN_OK;
 	enum cairn_code rc = cairn_runtime_refresh(gc->runtime, REFRESH_MS, &ret->listing, err);
 	if (rc == CAIRN_CANCELLED) return rc;
 	if (rc == CAIRN_OK) {
 		judge_listing(ret);
-	} else if (rc == CAIRN_FAILED_PRECONDITION) {
-		ret->sure = true;
 	} else {
 		snprintf(ret->why, sizeof(ret->why), "%s", err->msg);
 	}
@@ -199,7 +199,7 @@ void cairn_gc_look(struct cairn_gc *gc, struct cairn_gc_pass *ret)
 	struct cairn_runtime_status st;
 	struct answer answer = {.listing = cairn_runtime_last(gc->runtime)};
 	cairn_runtime_get_status(gc->runtime, &st);
-	answer.sure = st.address[0] == '\0';
+	answer.sure = !cairn_runtime_asks(gc->runtime);
 	if (answer.listing != NULL && st.reachable) {
 		judge_listing(&answer);
 	} else if (!answer.sure) {

@@ -145,6 +145,9 @@ bool cairn_runtime_records(struct cairn_runtime *rt, const struct cairn_digest *
  * it listed at once. pid 0 (not visible from here) proves nothing. Never blocks. Threads: any. */
 void cairn_runtime_connected(struct cairn_runtime *rt, pid_t pid);
 
+/* Is there anybody to ask? Never changes. Threads: any. */
+bool cairn_runtime_asks(const struct cairn_runtime *rt);
+
 /* List soon; returns at once. Threads: any. */
 void cairn_runtime_request(struct cairn_runtime *rt);
 
@@ -152,7 +155,8 @@ void cairn_runtime_request(struct cairn_runtime *rt);
  * call, and wait for that. *ret is it, or a later one: a reference (cairn_listing_unref).
  * Blocks; threads: any number, but no handler's polling thread.
  * Errors: FAILED_PRECONDITION (nobody to ask), the listing's own (it is not waited for the retry),
- * DEADLINE_EXCEEDED, CANCELLED (stop). */
+ * DEADLINE_EXCEEDED, CANCELLED (stop). The first and the last are never containerd's: where it
+ * answers so, it is INTERNAL and UNAVAILABLE. */
 CAIRN_CHECKED enum cairn_code cairn_runtime_refresh(struct cairn_runtime *rt, int64_t timeout_ms,
 						    struct cairn_listing **ret,
 						    struct cairn_err *err);

@@ -130,6 +130,14 @@ void cairn_runtime_connected(struct cairn_runtime *rt, pid_t pid)
 
 /* ---- one listing ------------------------------------------------------------------------------*/
 
+/* Two codes have a meaning of their own for those who wait for a listing: that there is nobody to
+ * ask, and that we stop. containerd's are told by others. */
+static enum cairn_code code_of_failure(enum cairn_code code)
+{
+	if (code == CAIRN_FAILED_PRECONDITION) return CAIRN_INTERNAL;
+	return code == CAIRN_CANCELLED ? CAIRN_UNAVAILABLE : code;
+}
+
 static void note_failure(struct cairn_runtime *rt, const struct cairn_err *err)
 {
 	pthread_mutex_lock(&rt->mu);
@@ -138,6 +146,7 @@ static void note_failure(struct cairn_runtime *rt, const struct cairn_err *err)
 	snprintf(rt->status.error, sizeof(rt->status.error), "%s", err->msg);
 	rt->tried = rt->serving;
 	rt->why = *err;
+	rt->why.code = code_of_failure(err->code);
 	pthread_cond_broadcast(&rt->served);
 	bool stop = rt->stop;
 	pthread_mutex_unlock(&rt->mu);
@@ -421,6 +430,11 @@ bool cairn_runtime_records(struct cairn_runtime *rt, const struct cairn_digest *
 	bool has = rt->last != NULL && cairn_digest_set_has(&rt->last->recorded, digest);
 	pthread_mutex_unlock(&rt->mu);
 	return has;
+}
+
+bool cairn_runtime_asks(const struct cairn_runtime *rt)
+{
+	return rt->started;
 }
 
 void cairn_runtime_request(struct cairn_runtime *rt)

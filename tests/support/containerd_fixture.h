@@ -42,6 +42,7 @@ struct fake {
 	size_t n_texts;		   /* guarded by mu */
 	const char *appears;	   /* guarded by mu: a namespace that every second question shows */
 	_Atomic int broken;	   /* a method that fails, or ASK_NONE */
+	_Atomic int broken_code;   /* how it fails */
 	_Atomic int junk;	   /* a method that answers with junk_bytes, or ASK_NONE */
 	_Atomic int silent;	   /* a method that sends no message, or ASK_NONE */
 	/* Set while nobody asks: */
@@ -61,6 +62,7 @@ static inline void fake_init(struct fake *f, const struct node *n)
 	memset(f, 0, sizeof(*f));
 	pthread_mutex_init(&f->mu, NULL);
 	f->broken = ASK_NONE;
+	f->broken_code = CAIRN_INTERNAL;
 	f->junk = ASK_NONE;
 	f->silent = ASK_NONE;
 	f->hang = ASK_NONE;
@@ -366,7 +368,8 @@ static inline enum cairn_code fake_serve(struct fake *f, struct cairn_call *call
 		      (f->broken_ns == NULL || (ns != NULL && strcmp(f->broken_ns, ns) == 0));
 	size_t n = fake_answer_locked(f, call, method, ns, lease, answer);
 	pthread_mutex_unlock(&f->mu);
-	if (broken) return cairn_err_set(err, CAIRN_INTERNAL, "this one is broken");
+	enum cairn_code code = (enum cairn_code)f->broken_code;
+	if (broken) return cairn_err_set(err, code, "this one is broken");
 	if (n == 1 && answer[0] == NULL) {
 		return cairn_err_set(err, CAIRN_NOT_FOUND, "lease %s: not found", lease);
 	}

@@ -359,6 +359,23 @@ static void refresh__fails_as_its_listing_does_and_at_once(void **state)
 	assert_int_equal(refresh(w, &got), CAIRN_UNAVAILABLE);
 }
 
+/* These two mean something else to those who wait: nobody to ask, and that we stop. */
+static void refresh__tells_no_code_of_containerd_for_its_own(void **state)
+{
+	struct world *w = *state;
+	struct cairn_listing *got = NULL;
+	fake_start(&w->fake, w->n);
+	w->fake.broken = ASK_NAMESPACES;
+	w->fake.broken_code = CAIRN_FAILED_PRECONDITION;
+	view_start(w, 3600000);
+	assert_true(cairn_runtime_asks(w->rt));
+	assert_int_equal(refresh(w, &got), CAIRN_INTERNAL);
+	assert_non_null(strstr(node_err.msg, "this one is broken"));
+	w->fake.broken_code = CAIRN_CANCELLED;
+	assert_int_equal(refresh(w, &got), CAIRN_UNAVAILABLE);
+	assert_null(got);
+}
+
 static void refresh__ends_with_its_time(void **state)
 {
 	struct world *w = *state;
@@ -544,6 +561,7 @@ int main(void)
 		TEST(refresh__begins_after_the_call),
 		TEST(refresh__has_reconciled_and_told),
 		TEST(refresh__fails_as_its_listing_does_and_at_once),
+		TEST(refresh__tells_no_code_of_containerd_for_its_own),
 		TEST(refresh__ends_with_its_time),
 		TEST(refresh__ends_with_the_view),
 		TEST(refresh__knows_whom_it_has_asked),
