@@ -197,7 +197,7 @@ enum cairn_code cairn_cache_evict(struct cairn_cache *c, struct cairn_eviction *
 	enum cairn_code code = CAIRN_OK;
 	struct turn turn = {0};
 	if (choose(c, list, n, chosen, &turn) > 0) {
-		code = writer_sync(c, err);
+		code = writer_sync(c, ROWS_THAT_GO, err);
 		turn.durable = code == CAIRN_OK;
 		for (size_t i = 0; i < n; i++) {
 			if (chosen[i] == NULL) continue;

@@ -290,6 +290,12 @@ enum cairn_code index_set_durable(struct index *x, bool durable, struct cairn_er
 	return rc == SQLITE_OK ? CAIRN_OK : index_error(x, rc, "set durability", err);
 }
 
+void index_reuse_log(struct index *x)
+{
+	if (!sqlite3_get_autocommit(x->db)) (void)run(x, "ROLLBACK");
+	(void)sqlite3_wal_checkpoint_v2(x->db, NULL, SQLITE_CHECKPOINT_RESTART, NULL, NULL);
+}
+
 enum cairn_code index_mark(struct index *x, bool clean, struct cairn_err *err)
 {
 	char sql[128];

@@ -129,6 +129,11 @@ CAIRN_CHECKED enum cairn_code index_commit(struct index *x, struct cairn_err *er
 CAIRN_CHECKED enum cairn_code index_set_durable(struct index *x, bool durable,
 						struct cairn_err *err);
 
+/* Bring what the log has into the database, so that the next transaction begins at the log's start
+ * again. The log keeps its size: on a full disk its room is what there is to write in. If it cannot
+ * be done, nothing changes. */
+void index_reuse_log(struct index *x);
+
 /* Write meta.clean, flushed, and bring everything into the main database file if no stranger reads
  * it. */
 CAIRN_CHECKED enum cairn_code index_mark(struct index *x, bool clean, struct cairn_err *err);

@@ -106,7 +106,7 @@ enum cairn_code cairn_cache_pin(struct cairn_cache *c, const char *target, int64
 		writer_add_pin_locked(c, p);
 	}
 	unlock(&c->mu);
-	return code == CAIRN_OK ? writer_sync(c, err) : code;
+	return code == CAIRN_OK ? writer_sync(c, ROWS_ALL, err) : code;
 }
 
 enum cairn_code cairn_cache_unpin(struct cairn_cache *c, const char *target, bool *ret_was,
@@ -120,7 +120,7 @@ enum cairn_code cairn_cache_unpin(struct cairn_cache *c, const char *target, boo
 	if (was) remove_locked(c, at);
 	unlock(&c->mu);
 	/* Also when it is not there: an earlier call may have failed to make that durable. */
-	code = writer_sync(c, err);
+	code = writer_sync(c, ROWS_ALL, err);
 	if (code == CAIRN_OK) *ret_was = was;
 	return code;
 }

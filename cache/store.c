@@ -169,7 +169,8 @@ static struct cairn_cache *new_cache(const struct cairn_cache_opts *opts)
 	hands_init(&c->hands);
 	init_cond(&c->jobs_cond);
 	init_cond(&c->sync_cond);
-	c->dirty_tail = &c->dirty_head;
+	TAILQ_INIT(&c->dirty_first);
+	TAILQ_INIT(&c->dirty);
 	c->jobs_tail = &c->jobs_head;
 	c->next_id = 1;
 	table_init(&c->tables[CAIRN_SHA256]);
@@ -190,11 +191,11 @@ static void free_ingests(struct cairn_cache *c)
 }
 
 /* Rows that nobody wrote, when opening failed half way. */
-static void free_dirty(struct cairn_cache *c)
+static void free_dirty(struct dirty_list *list)
 {
-	while (c->dirty_head != NULL) {
-		struct dirty *d = c->dirty_head;
-		c->dirty_head = d->next;
+	struct dirty *d;
+	while ((d = TAILQ_FIRST(list)) != NULL) {
+		TAILQ_REMOVE(list, d, link);
 		switch (d->kind) {
 		case DIRTY_BLOB:
 			blob_unref(dirty_of(d, struct blob));
@@ -214,7 +215,8 @@ static void free_dirty(struct cairn_cache *c)
 static void free_cache(struct cairn_cache *c)
 {
 	hands_fini(&c->hands);
-	free_dirty(c);
+	free_dirty(&c->dirty_first);
+	free_dirty(&c->dirty);
 	free_ingests(c);
 	versions_free(c);
 	pins_free(c);
@@ -284,7 +286,7 @@ static void save_uses(struct cairn_cache *c)
 		struct version *v = c->versions[i];
 		if (v->v.last_ns != v->saved_last_ns) writer_add_version_locked(c, v);
 	}
-	c->sync_wanted++; /* the age is written even when no row is */
+	c->sync_wanted[ROWS_ALL]++; /* the age is written even when no row is */
 	pthread_cond_signal(&c->dirty_cond);
 	unlock(&c->mu);
 }

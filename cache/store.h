@@ -17,6 +17,7 @@
 #include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/queue.h>
 #include <sys/stat.h>
 
 #include "cache/cache.h"
@@ -66,10 +67,16 @@ struct job {
 enum dirty_kind { DIRTY_BLOB, DIRTY_INGEST, DIRTY_VERSION, DIRTY_PIN };
 
 struct dirty {
-	struct dirty *next;
-	bool queued;
+	TAILQ_ENTRY(dirty) link;
+	bool queued, first; /* first: in the list of those that go first */
 	uint8_t kind;
 };
+
+TAILQ_HEAD(dirty_list, dirty);
+
+/* What somebody waits for to be durable. Rows of blobs that go make room, so they are written
+ * before all others, and do not wait for them. */
+enum rows { ROWS_THAT_GO, ROWS_ALL, ROWS_KINDS };
 
 #define dirty_of(d, type) ((type *)(void *)((char *)(d)-offsetof(type, dirty)))
 
@@ -245,10 +252,11 @@ struct cairn_cache {
 	size_t versions_n, versions_cap;
 	struct pin **pins; /* sorted by target */
 	size_t pins_n, pins_cap;
-	struct dirty *dirty_head, **dirty_tail;
+	struct dirty_list dirty_first, dirty; /* rows of blobs that go; all others */
 	pthread_cond_t dirty_cond;
 	bool writer_stop;
-	uint64_t sync_wanted, sync_done; /* rows are to be, and are, durable up to here */
+	/* rows are to be, and are, durable up to here */
+	uint64_t sync_wanted[ROWS_KINDS], sync_done[ROWS_KINDS];
 	pthread_cond_t sync_cond;
 	struct cairn_err
 		write_err; /* how the present transaction failed last; code OK: it did not */
@@ -283,9 +291,9 @@ void writer_add_blob_locked(struct cairn_cache *c, struct blob *b) CAIRN_REQUIRE
 void writer_add_ingest_locked(struct cairn_cache *c, struct ingest_data *d) CAIRN_REQUIRES(&c->mu);
 void writer_add_version_locked(struct cairn_cache *c, struct version *v) CAIRN_REQUIRES(&c->mu);
 void writer_add_pin_locked(struct cairn_cache *c, struct pin *p) CAIRN_REQUIRES(&c->mu);
-/* Wait until every row that was added before is durable. Blocks, but not for ever. Errors:
- * RESOURCE_EXHAUSTED, INTERNAL (the writer's), DEADLINE_EXCEEDED. */
-enum cairn_code writer_sync(struct cairn_cache *c, struct cairn_err *err);
+/* Wait until every row of the kind that was added before is durable. Blocks, but not for ever.
+ * Errors: RESOURCE_EXHAUSTED, INTERNAL (the writer's), DEADLINE_EXCEEDED. */
+enum cairn_code writer_sync(struct cairn_cache *c, enum rows rows, struct cairn_err *err);
 void writer_stop(struct cairn_cache *c); /* after all rows were written, or cannot be */
 
 /* blob.c */

@@ -1,6 +1,14 @@
 /* The thread that writes rows: takes what is dirty in batches, copies it under mu, and repeats a
  * failed transaction until it succeeds. What is in memory is right meanwhile; after a crash the
- * store is in doubt anyway (index.h, meta.clean). */
+ * store is in doubt anyway (index.h, meta.clean).
+ *
+ * A full disk is emptied by deleting rows, which needs room to write in, a page or more for each
+ * row. So the rows of blobs that go come first; a batch that finds no room is written in ever
+ * smaller pieces, each of which uses the log's room again; and what still finds none (a new row
+ * makes the database longer) is given back when rows of blobs that go are waiting. A row is always
+ * written as it is at the time when it is taken, so none is overtaken by an older one of its own.
+ * Of two blobs with the same digest the older one is gone, and was so before the other came: so its
+ * row, too, is taken before the other's. */
 #include <errno.h>
 #include <time.h>
 
@@ -15,6 +23,7 @@
 #define LOG_EVERY_TRIES 60
 
 enum op_kind {
+	OP_NONE,
 	OP_PUT_BLOB,
 	OP_DEL_BLOB,
 	OP_DEL_BLOB_ROW,
@@ -43,21 +52,26 @@ struct op {
 	struct pin_row pin_row;
 };
 
-static void add_locked(struct cairn_cache *c, struct dirty *d) CAIRN_REQUIRES(&c->mu)
+static void add_locked(struct cairn_cache *c, struct dirty *d, bool first) CAIRN_REQUIRES(&c->mu)
 {
+	struct dirty_list *list = first ? &c->dirty_first : &c->dirty;
 	d->queued = true;
-	d->next = NULL;
-	if (c->dirty_head == NULL) pthread_cond_signal(&c->dirty_cond);
-	*c->dirty_tail = d;
-	c->dirty_tail = &d->next;
+	d->first = first;
+	if (TAILQ_EMPTY(list)) pthread_cond_signal(&c->dirty_cond);
+	TAILQ_INSERT_TAIL(list, d, link);
 }
 
 void writer_add_blob_locked(struct cairn_cache *c, struct blob *b)
 {
-	if (b->dirty.queued) return;
-	if (b->gone && !b->has_row) return;
+	struct dirty *d = &b->dirty;
+	bool goes = b->gone || b->evicting != 0;
+	if (d->queued && goes && !d->first) {
+		TAILQ_REMOVE(&c->dirty, d, link);
+		add_locked(c, d, true);
+	}
+	if (d->queued || (b->gone && !b->has_row)) return;
 	blob_ref(b);
-	add_locked(c, &b->dirty);
+	add_locked(c, d, goes);
 }
 
 void writer_add_ingest_locked(struct cairn_cache *c, struct ingest_data *d)
@@ -65,7 +79,7 @@ void writer_add_ingest_locked(struct cairn_cache *c, struct ingest_data *d)
 	if (d->dirty.queued || (d->dead && !d->has_row)) return;
 	d->dirty.kind = DIRTY_INGEST;
 	data_ref(d);
-	add_locked(c, &d->dirty);
+	add_locked(c, &d->dirty, false);
 }
 
 void writer_add_version_locked(struct cairn_cache *c, struct version *v)
@@ -73,7 +87,7 @@ void writer_add_version_locked(struct cairn_cache *c, struct version *v)
 	if (v->dirty.queued || (v->gone && !v->has_row)) return;
 	v->dirty.kind = DIRTY_VERSION;
 	v->refs++;
-	add_locked(c, &v->dirty);
+	add_locked(c, &v->dirty, false);
 }
 
 void writer_add_pin_locked(struct cairn_cache *c, struct pin *p)
@@ -81,7 +95,7 @@ void writer_add_pin_locked(struct cairn_cache *c, struct pin *p)
 	if (p->dirty.queued || (p->gone && !p->has_row)) return;
 	p->dirty.kind = DIRTY_PIN;
 	p->refs++;
-	add_locked(c, &p->dirty);
+	add_locked(c, &p->dirty, false);
 }
 
 static void take_blob_locked(struct cairn_cache *c, struct blob *b, struct op *op)
@@ -90,7 +104,7 @@ static void take_blob_locked(struct cairn_cache *c, struct blob *b, struct op *o
 	op->blob = b;
 	op->row.digest = b->digest;
 	if (b->gone) {
-		op->kind = OP_DEL_BLOB;
+		op->kind = b->has_row ? OP_DEL_BLOB : OP_NONE;
 		b->has_row = false; /* once: by then the row may be that of a new blob */
 		return;
 	}
@@ -197,18 +211,43 @@ static void take_one_locked(struct cairn_cache *c, struct dirty *d, struct op *o
 	}
 }
 
-static size_t take_locked(struct cairn_cache *c, struct op *ops) CAIRN_REQUIRES(&c->mu)
+static size_t take_from_locked(struct cairn_cache *c, struct dirty_list *list, struct op *ops,
+			       size_t n) CAIRN_REQUIRES(&c->mu)
 {
-	size_t n = 0;
-	memset(ops, 0, BATCH * sizeof(*ops));
-	while (n < BATCH && c->dirty_head != NULL) {
-		struct dirty *d = c->dirty_head;
-		c->dirty_head = d->next;
-		if (c->dirty_head == NULL) c->dirty_tail = &c->dirty_head;
+	struct dirty *d;
+	while (n < BATCH && (d = TAILQ_FIRST(list)) != NULL) {
+		TAILQ_REMOVE(list, d, link);
 		d->queued = false;
 		take_one_locked(c, d, &ops[n++]);
 	}
 	return n;
+}
+
+/* To be taken again, before those that came later. */
+static void give_back_locked(struct cairn_cache *c, struct op *op) CAIRN_REQUIRES(&c->mu)
+{
+	struct dirty *d;
+	if (op->blob != NULL) {
+		if (op->blob->new_chain == NULL) op->blob->new_chain = cairn_steal(&op->chain);
+		d = &op->blob->dirty;
+	} else if (op->data != NULL) {
+		if (op->kind == OP_PUT_INGEST) op->data->saved_states = op->ingest.states_first;
+		d = &op->data->dirty;
+	} else if (op->version != NULL) {
+		op->version->has_row = true; /* or it may have one */
+		d = &op->version->dirty;
+	} else {
+		op->pin->has_row = true;
+		d = &op->pin->dirty;
+	}
+	if (d->queued) return; /* it has changed since, and waits already */
+	if (op->blob != NULL) blob_ref(op->blob);
+	if (op->data != NULL) data_ref(op->data);
+	if (op->version != NULL) op->version->refs++;
+	if (op->pin != NULL) op->pin->refs++;
+	d->queued = true;
+	d->first = false;
+	TAILQ_INSERT_HEAD(&c->dirty, d, link);
 }
 
 static void put_blob(struct index *x, struct op *op)
@@ -240,6 +279,8 @@ static void put_version(struct index *x, struct op *op)
 static void apply(struct index *x, struct op *op)
 {
 	switch (op->kind) {
+	case OP_NONE:
+		break;
 	case OP_PUT_BLOB:
 		put_blob(x, op);
 		break;
@@ -280,26 +321,70 @@ static struct timespec in_ms(int64_t ms)
 	return then;
 }
 
-/* Until then, or the end, or (if it may be hurried) until somebody waits for a row. */
-static void wait_until_locked(struct cairn_cache *c, int64_t ms, bool hurry) CAIRN_REQUIRES(&c->mu)
-{
-	struct timespec until = in_ms(ms);
-	while (!c->writer_stop && !(hurry && c->sync_wanted > c->sync_done)) {
-		if (pthread_cond_timedwait(&c->dirty_cond, &c->mu.os, &until) == ETIMEDOUT) break;
-	}
-}
+/* ---- batches */
 
 struct batch {
 	struct op *ops;
 	size_t n;
-	bool durable; /* somebody waits for it to be */
+	size_t n_first;		     /* of these, rows of blobs that go: the first ones */
+	size_t n_written;	     /* likewise */
+	bool durable;		     /* somebody waits for it to be */
+	bool first_only;	     /* the others must wait, for want of room */
+	uint64_t serves[ROWS_KINDS]; /* who waits for what: up to here */
 };
 
-static enum cairn_code try_batch(struct cairn_cache *c, const struct batch *b,
+/* The thread's own, from batch to batch. */
+struct writing {
+	unsigned failures; /* in a row */
+	size_t piece;	   /* rows of one transaction */
+};
+
+enum written { WRITTEN, GIVEN_BACK, LOST };
+
+static bool is_awaited_locked(struct cairn_cache *c, enum rows rows) CAIRN_REQUIRES(&c->mu)
+{
+	return c->sync_wanted[rows] > c->sync_done[rows];
+}
+
+/* Blobs are to go, and somebody may be waiting for that. */
+static bool first_wait_locked(struct cairn_cache *c) CAIRN_REQUIRES(&c->mu)
+{
+	return !TAILQ_EMPTY(&c->dirty_first) || is_awaited_locked(c, ROWS_THAT_GO);
+}
+
+static bool is_idle_locked(struct cairn_cache *c) CAIRN_REQUIRES(&c->mu)
+{
+	return TAILQ_EMPTY(&c->dirty) && !first_wait_locked(c) && !is_awaited_locked(c, ROWS_ALL);
+}
+
+/* Let rows gather, unless somebody waits for one. */
+static void gather_locked(struct cairn_cache *c) CAIRN_REQUIRES(&c->mu)
+{
+	struct timespec until = in_ms(BATCH_MS);
+	while (!c->writer_stop && !is_awaited_locked(c, ROWS_THAT_GO) &&
+	       !is_awaited_locked(c, ROWS_ALL)) {
+		if (pthread_cond_timedwait(&c->dirty_cond, &c->mu.os, &until) == ETIMEDOUT) break;
+	}
+}
+
+static void take_locked(struct cairn_cache *c, struct batch *b) CAIRN_REQUIRES(&c->mu)
+{
+	memset(b->ops, 0, BATCH * sizeof(b->ops[0]));
+	b->n_written = 0;
+	b->n = b->n_first = take_from_locked(c, &c->dirty_first, b->ops, 0);
+	if (!b->first_only) b->n = take_from_locked(c, &c->dirty, b->ops, b->n);
+	/* What is in no list any more is durable with this batch, if not with one before. */
+	bool all_first = TAILQ_EMPTY(&c->dirty_first), all = all_first && TAILQ_EMPTY(&c->dirty);
+	b->serves[ROWS_THAT_GO] = (all_first ? c->sync_wanted : c->sync_done)[ROWS_THAT_GO];
+	b->serves[ROWS_ALL] = (all ? c->sync_wanted : c->sync_done)[ROWS_ALL];
+	b->durable = b->serves[ROWS_THAT_GO] > c->sync_done[ROWS_THAT_GO] ||
+		     b->serves[ROWS_ALL] > c->sync_done[ROWS_ALL];
+}
+
+static enum cairn_code try_piece(struct cairn_cache *c, const struct batch *b, size_t n,
 				 struct cairn_err *err)
 {
-	struct op *ops = b->ops;
-	size_t n = b->n;
+	struct op *ops = b->ops + b->n_written;
 	enum cairn_code code = index_set_durable(c->index, b->durable, err);
 	if (code != CAIRN_OK) return code;
 	index_begin(c->index);
@@ -308,84 +393,125 @@ static enum cairn_code try_batch(struct cairn_cache *c, const struct batch *b,
 	return index_commit(c->index, err);
 }
 
-static void note_failure(struct cairn_cache *c, const struct cairn_err *err)
+static void set_write_err(struct cairn_cache *c, const struct cairn_err *err)
 {
 	lock(&c->mu);
-	c->write_err = err != NULL ? *err : (struct cairn_err){0};
+	c->write_err = *err;
 	unlock(&c->mu);
-	if (err != NULL && err->code == CAIRN_RESOURCE_EXHAUSTED) reserve_give_up(c);
 }
 
-/* Until it succeeds; at the end of the store only a few times. */
-static bool write_batch(struct cairn_cache *c, const struct batch *b)
+static void note_failure(struct cairn_cache *c, struct writing *w, size_t n, struct cairn_err *err)
 {
-	for (unsigned tries = 0, stopping = 0;; tries++) {
+	if (w->failures++ % LOG_EVERY_TRIES == 0) {
+		cairn_log(CAIRN_LOG_WARN, "index_write_failed", CAIRN_ERRF(err),
+			  CAIRN_NUM("tries", w->failures), CAIRN_NUM("rows", n));
+	}
+	set_write_err(c, err);
+	if (err->code != CAIRN_RESOURCE_EXHAUSTED) return;
+	reserve_give_up(c);
+	index_reuse_log(c->index);
+}
+
+/* The next piece may use this one's room, and be larger. */
+static void note_piece(struct cairn_cache *c, struct writing *w)
+{
+	if (w->piece == BATCH) return;
+	index_reuse_log(c->index);
+	w->piece = 2 * w->piece < BATCH ? 2 * w->piece : BATCH;
+}
+
+static void note_success(struct cairn_cache *c, struct writing *w, const struct batch *b)
+{
+	if (w->failures == 0 || b->first_only) return; /* the others still find no room */
+	cairn_log(CAIRN_LOG_INFO, "index_written_again", CAIRN_NUM("tries", w->failures + 1));
+	w->failures = 0;
+	set_write_err(c, &(struct cairn_err){0});
+}
+
+/* Returns whether to try again: the same rows, after a while. At the end of the store only so
+ * often, and not at all when others come first. */
+static bool wait_for_room(struct cairn_cache *c, const struct writing *w, const struct batch *b,
+			  unsigned *stopping, enum written *ret)
+{
+	/* The first time, the reserve may have made the room that was lacking. */
+	struct timespec until = in_ms(w->failures <= 1 ? 0 : INT64_C(1000) * RETRY_S);
+	bool yields = b->n_written >= b->n_first && !b->first_only, others = false;
+	lock(&c->mu);
+	for (int rc = 0; !c->writer_stop && rc != ETIMEDOUT;) {
+		others = yields && first_wait_locked(c);
+		if (others) break;
+		rc = pthread_cond_timedwait(&c->dirty_cond, &c->mu.os, &until);
+	}
+	*ret = others ? GIVEN_BACK : LOST;
+	for (size_t i = b->n; others && i > b->n_written; i--) give_back_locked(c, &b->ops[i - 1]);
+	bool again = !others && (!c->writer_stop || ++*stopping < STOP_TRIES);
+	unlock(&c->mu);
+	return again;
+}
+
+static enum written write_batch(struct cairn_cache *c, struct writing *w, struct batch *b)
+{
+	enum written how = WRITTEN;
+	for (unsigned stopping = 0;;) {
 		struct cairn_err err;
-		if (try_batch(c, b, &err) == CAIRN_OK) {
-			if (tries > 0) note_failure(c, NULL);
-			if (tries > 0) {
-				cairn_log(CAIRN_LOG_INFO, "index_written_again",
-					  CAIRN_NUM("tries", tries + 1));
-			}
-			return true;
+		size_t left = b->n - b->n_written, n = left < w->piece ? left : w->piece;
+		if (try_piece(c, b, n, &err) == CAIRN_OK) {
+			b->n_written += n;
+			note_piece(c, w);
+			if (b->n_written < b->n) continue;
+			note_success(c, w, b);
+			return WRITTEN;
 		}
-		if (tries % LOG_EVERY_TRIES == 0) {
-			cairn_log(CAIRN_LOG_WARN, "index_write_failed", CAIRN_ERRF(&err),
-				  CAIRN_NUM("tries", tries + 1));
+		note_failure(c, w, n, &err);
+		if (err.code == CAIRN_RESOURCE_EXHAUSTED && n > 1) {
+			w->piece = (n + 3) / 4;
+		} else if (!wait_for_room(c, w, b, &stopping, &how)) {
+			return how;
 		}
-		note_failure(c, &err);
-		lock(&c->mu);
-		/* The first time, the reserve may have made the room that was lacking. */
-		wait_until_locked(c, tries == 0 ? 0 : INT64_C(1000) * RETRY_S, false);
-		bool give_up = c->writer_stop && ++stopping >= STOP_TRIES;
-		unlock(&c->mu);
-		if (give_up) return false;
 	}
 }
 
 static void *writer_thread(void *arg)
 {
 	struct cairn_cache *c = arg;
-	struct op *ops = mem_zero(BATCH * sizeof(*ops));
-	size_t n = 0;
+	struct batch b = {.ops = mem_zero(BATCH * sizeof(struct op))};
+	struct writing w = {.piece = BATCH};
 	lock(&c->mu);
 	for (;;) {
-		while (c->dirty_head == NULL && c->sync_wanted == c->sync_done && !c->writer_stop) {
+		while (is_idle_locked(c) && !c->writer_stop) {
 			pthread_cond_wait(&c->dirty_cond, &c->mu.os);
 		}
-		if (c->dirty_head == NULL && c->sync_wanted == c->sync_done) break;
-		if (n < BATCH) wait_until_locked(c, BATCH_MS, true);
-		n = take_locked(c, ops);
-		/* What is in the queue no more is durable with this transaction. */
-		uint64_t sync = c->dirty_head == NULL ? c->sync_wanted : c->sync_done;
-		struct batch b = {ops, n, sync > c->sync_done};
+		if (is_idle_locked(c)) break;
+		if (b.n < BATCH) gather_locked(c);
+		b.first_only = w.failures > 0 && first_wait_locked(c);
+		take_locked(c, &b);
 		unlock(&c->mu);
-		bool written = write_batch(c, &b);
-		for (size_t i = 0; i < n; i++) op_fini(c, &ops[i]);
+		enum written how = write_batch(c, &w, &b);
+		for (size_t i = 0; i < b.n; i++) op_fini(c, &b.ops[i]);
 		lock(&c->mu);
-		if (!written) c->rows_lost = true;
-		if (b.durable) {
-			c->sync_done = sync;
-			pthread_cond_broadcast(&c->sync_cond);
-		}
+		if (how == LOST) c->rows_lost = true;
+		if (!b.durable || (how == GIVEN_BACK && b.n_written == 0)) continue;
+		c->sync_done[ROWS_THAT_GO] = b.serves[ROWS_THAT_GO];
+		if (how != GIVEN_BACK) c->sync_done[ROWS_ALL] = b.serves[ROWS_ALL];
+		pthread_cond_broadcast(&c->sync_cond);
 	}
 	unlock(&c->mu);
-	free(ops);
+	free(b.ops);
 	return NULL;
 }
 
-enum cairn_code writer_sync(struct cairn_cache *c, struct cairn_err *err)
+enum cairn_code writer_sync(struct cairn_cache *c, enum rows rows, struct cairn_err *err)
 {
 	struct timespec until = in_ms(c->sync_ms);
 	enum cairn_code code = CAIRN_OK;
 	lock(&c->mu);
-	uint64_t want = ++c->sync_wanted;
+	uint64_t want = ++c->sync_wanted[rows];
 	pthread_cond_signal(&c->dirty_cond);
 	int rc = 0;
-	while (c->sync_done < want && rc != ETIMEDOUT) {
+	while (c->sync_done[rows] < want && rc != ETIMEDOUT) {
 		rc = pthread_cond_timedwait(&c->sync_cond, &c->mu.os, &until);
 	}
-	if (c->sync_done < want) {
+	if (c->sync_done[rows] < want) {
 		*err = c->write_err;
 		code = err->code != CAIRN_OK
 			       ? cairn_err_wrap(err, "the index was not written within %u ms",

@@ -12,6 +12,7 @@
 static atomic_int log_flushes; /* of index.db-wal */
 static void (*before_flush)(const char *name);
 static void (*after_flush)(const char *name);
+static UNUSED bool no_copies; /* on a full disk there is no room for any */
 
 /* Whole or not at all: the process may be killed at any time. */
 static void synced_copy(int from, const char *to)
@@ -39,6 +40,7 @@ static int synced_flush(int fd, long call)
 	int rc = (int)syscall(call, fd);
 	if (rc != 0 || strncmp(name, "index.db", 8) != 0) return rc;
 	if (strcmp(name, "index.db-wal") == 0) log_flushes++;
+	if (no_copies) return rc;
 	snprintf(copy, sizeof(copy), "%s.synced", path);
 	synced_copy(fd, copy); /* by this descriptor: closing another one would drop the locks */
 	if (after_flush != NULL) after_flush(name);

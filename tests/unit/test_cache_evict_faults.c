@@ -520,7 +520,7 @@ static void evict__outlives_a_transaction_that_failed(void **state)
 	calm();
 	sqlite_full = 1; /* tried again at once: the reserve may have made room */
 	assert_int_equal(evict(s, &c), CAIRN_EVICT_DONE);
-	assert_string_equal(trace, "WU");
+	assert_string_equal(trace + strlen(trace) - 2, "WU"); /* the log is used again, too */
 	content_free(&c);
 }
 
@@ -536,7 +536,7 @@ static void evict__outlives_a_rollback_that_failed(void **state)
 	sqlite_full = 2;
 	assert_int_equal(evict(s, &c), CAIRN_EVICT_DONE);
 	assert_int_equal(sqlite_full, 0);
-	assert_string_equal(trace, "WU");
+	assert_string_equal(trace + strlen(trace) - 2, "WU"); /* the log is used again, too */
 	content_free(&c);
 }
 
@@ -666,6 +666,7 @@ static void full_disk__can_be_emptied(void **state)
 		    mount("tmpfs", s->dir, "tmpfs", 0, "size=24m") != 0) {
 			_exit(77);
 		}
+		no_copies = true;
 		full_disk(s);
 		_exit(0);
 	}
