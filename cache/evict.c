@@ -84,6 +84,7 @@ size_t cairn_cache_next_gc(struct cairn_cache *c, const struct cairn_digest *aft
 struct turn {
 	uint64_t number;
 	bool durable; /* the rows are gone */
+	bool stopped; /* what is left is to stay */
 };
 
 static bool may_evict_locked(struct cairn_cache *c, const struct blob *b,
@@ -115,11 +116,13 @@ static bool take_out_locked(struct cairn_cache *c, struct blob *b, struct cairn_
 	if (b->evicting == turn->number) b->evicting = 0;
 	if (b->gone) {
 		e->outcome = CAIRN_EVICT_ABSENT;
-	} else if (go && turn->durable) {
+	} else if (go && turn->durable && !turn->stopped) {
 		blob_take_out_locked(c, b);
 		return true;
 	} else {
-		e->outcome = go ? CAIRN_EVICT_FAILED : CAIRN_EVICT_IN_USE;
+		e->outcome = !go	     ? CAIRN_EVICT_IN_USE
+			     : turn->stopped ? CAIRN_EVICT_STOPPED
+					     : CAIRN_EVICT_FAILED;
 		writer_add_blob_locked(c, b);
 	}
 	return false;
@@ -189,8 +192,9 @@ static size_t choose(struct cairn_cache *c, struct cairn_eviction *list, size_t 
 	return any;
 }
 
-enum cairn_code cairn_cache_evict(struct cairn_cache *c, struct cairn_eviction *list, size_t n,
-				  struct cairn_err *err)
+enum cairn_code cairn_cache_evict_while(struct cairn_cache *c, struct cairn_eviction *list,
+					size_t n, bool (*go_on)(void *arg), void *arg,
+					struct cairn_err *err)
 {
 	assert(n <= CAIRN_EVICT_MAX);
 	struct blob **chosen = mem_zero(n * sizeof(struct blob *));
@@ -201,6 +205,9 @@ enum cairn_code cairn_cache_evict(struct cairn_cache *c, struct cairn_eviction *
 		turn.durable = code == CAIRN_OK;
 		for (size_t i = 0; i < n; i++) {
 			if (chosen[i] == NULL) continue;
+			if (turn.durable && !turn.stopped && go_on != NULL) {
+				turn.stopped = !go_on(arg);
+			}
 			finish(c, chosen[i], &list[i], &turn);
 			blob_unref(chosen[i]);
 		}
@@ -208,6 +215,12 @@ enum cairn_code cairn_cache_evict(struct cairn_cache *c, struct cairn_eviction *
 	}
 	free(chosen);
 	return code;
+}
+
+enum cairn_code cairn_cache_evict(struct cairn_cache *c, struct cairn_eviction *list, size_t n,
+				  struct cairn_err *err)
+{
+	return cairn_cache_evict_while(c, list, n, NULL, NULL, err);
 }
 
 /* ---- temporary data */

@@ -31,6 +31,7 @@ enum cairn_evict_outcome {
 	CAIRN_EVICT_ABSENT, /* it went by itself */
 	CAIRN_EVICT_IN_USE, /* referenced, busy, or used since the decision */
 	CAIRN_EVICT_FAILED, /* it stays: the index could not be written, or the file not unlinked */
+	CAIRN_EVICT_STOPPED, /* it stays: it was time to stop */
 };
 
 struct cairn_eviction {
@@ -48,6 +49,12 @@ struct cairn_eviction {
 CAIRN_CHECKED enum cairn_code cairn_cache_evict(struct cairn_cache *cache,
 						struct cairn_eviction *list, size_t n,
 						struct cairn_err *err);
+
+/* The same, as long as go_on (NULL: always on) says so, which is asked before each file. */
+CAIRN_CHECKED enum cairn_code cairn_cache_evict_while(struct cairn_cache *cache,
+						      struct cairn_eviction *list, size_t n,
+						      bool (*go_on)(void *arg), void *arg,
+						      struct cairn_err *err);
 
 /* Drop ingests that no session has touched for so long. Open ones stay. Returns their number.
  * Memory only. */

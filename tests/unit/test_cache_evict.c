@@ -34,6 +34,39 @@ static enum cairn_evict_outcome evict(struct store *s, const struct cairn_digest
 	return evict_seen(s, &b, NULL);
 }
 
+static bool twice(void *arg)
+{
+	return ++*(int *)arg <= 2;
+}
+
+static void evict__stops_between_two_files(void **state)
+{
+	struct store *s = *state;
+	struct cairn_err err;
+	struct content c[4];
+	struct cairn_eviction list[4];
+	int asked = 0;
+	for (size_t i = 0; i < 4; i++) {
+		c[i] = content_new(1000, 50 + i);
+		add_cached(s, &c[i]);
+		list[i] = (struct cairn_eviction){.digest = c[i].digest, .used_ns = INT64_MAX};
+	}
+	assert_ok(cairn_cache_evict_while(s->cache, list, 4, twice, &asked, &err));
+	assert_int_equal(asked, 3);
+	for (size_t i = 0; i < 4; i++) {
+		assert_int_equal(list[i].outcome, i < 2 ? CAIRN_EVICT_DONE : CAIRN_EVICT_STOPPED);
+		assert_int_equal(state_of(s, &c[i].digest), i < 2 ? 0 : CAIRN_BLOB_CACHED);
+	}
+	store_reopen(s);
+	assert_int_equal(count_rows(s, "SELECT count(*) FROM blob"), 2);
+	for (size_t i = 2; i < 4; i++) {
+		assert_ok(read_and_compare(s, &c[i], &err));
+		content_free(&c[i]);
+	}
+	content_free(&c[0]);
+	content_free(&c[1]);
+}
+
 static void evict__erases_file_row_and_chain(void **state)
 {
 	struct store *s = *state;
@@ -441,6 +474,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		evict_test(evict__erases_file_row_and_chain),
+		evict_test(evict__stops_between_two_files),
 		evict_test(evict__spares_what_is_referenced),
 		evict_test(evict__spares_what_was_referenced_since_the_decision),
 		evict_test(evict__spares_what_is_read),
