@@ -69,12 +69,19 @@ static_assert(CAIRN_GC_REFERENCED < CAIRN_GC_BUSY && CAIRN_GC_BUSY < CAIRN_GC_LE
 	      "reasons are compared");
 
 static const char *const names[CAIRN_GC_WHYS] = {
-	[CAIRN_GC_REFERENCED] = "referenced", [CAIRN_GC_BUSY] = "busy",
-	[CAIRN_GC_LEASE] = "lease",	      [CAIRN_GC_CONTAINER] = "container",
-	[CAIRN_GC_IMAGE] = "image",	      [CAIRN_GC_PIN] = "pin",
-	[CAIRN_GC_UNSURE] = "unsure",	      [CAIRN_GC_VERSION] = "version",
-	[CAIRN_GC_YOUNG] = "young",	      [CAIRN_GC_TTL] = "ttl",
-	[CAIRN_GC_PRESSURE] = "pressure",     [CAIRN_GC_PRUNE] = "prune",
+	[CAIRN_GC_REFERENCED] = "referenced",
+	[CAIRN_GC_BUSY] = "busy",
+	[CAIRN_GC_LEASE] = "lease",
+	[CAIRN_GC_CONTAINER] = "container",
+	[CAIRN_GC_IMAGE] = "image",
+	[CAIRN_GC_PIN] = "pin",
+	[CAIRN_GC_UNSURE] = "unsure",
+	[CAIRN_GC_VERSION] = "version",
+	[CAIRN_GC_YOUNG] = "young",
+	[CAIRN_GC_LATER] = "later",
+	[CAIRN_GC_TTL] = "ttl",
+	[CAIRN_GC_PRESSURE] = "pressure",
+	[CAIRN_GC_PRUNE] = "prune",
 };
 
 const char *cairn_gc_why_name(enum cairn_gc_why why)

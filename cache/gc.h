@@ -66,6 +66,7 @@ enum cairn_gc_why {
 	CAIRN_GC_UNSURE,	 /* nobody could say whether it is needed */
 	CAIRN_GC_VERSION,	 /* what: the image name whose kept version needs it */
 	CAIRN_GC_YOUNG,		 /* it was used lately */
+	CAIRN_GC_LATER,		 /* it was to go, and the pass ended before: never decided */
 	/* it goes because ... */
 	CAIRN_GC_TTL,	   /* unused for keep_ns */
 	CAIRN_GC_PRESSURE, /* the disk is full and it was used least recently */

@@ -83,6 +83,7 @@ static const struct words {
 	{"busy", "in use at this moment", NULL},
 	{"unsure", "nobody could say whether it is needed", NULL},
 	{"young", "last used ", " ago"},
+	{"later", "unused for ", ", and has its turn in the next pass"},
 	{"ttl", "unused for ", ""},
 	{"pressure", "the disk is full; unused for ", ""},
 };

@@ -308,7 +308,8 @@ static enum cairn_code start(struct daemon *d, struct cairn_err *err)
 static void stop(struct daemon *d)
 {
 	atomic_store(&d->health.serving, false);
-	/* Who waits for containerd, a pass of garbage collection, is not waited for. */
+	/* Who waits for containerd, or for a pass of garbage collection, is not waited for. */
+	cairn_gc_cancel(d->gc);
 	if (d->runtime != NULL) cairn_runtime_cancel(d->runtime);
 	cairn_preheat_cancel_all(d->preheat);
 	if (d->serving) {

@@ -1,8 +1,8 @@
 /* When to collect garbage, and what is known of it.
  *
  * One thread for the passes that nobody asked for; those that an admin asks for run on his job's
- * thread. pass_mu lets one pass at a time act, and is held across all that a pass does; mu guards
- * what others read, and is held for a moment only. A pass that only looks takes neither. */
+ * thread. One pass at a time has its turn; who waits for his looks up from time to time whether he
+ * is still wanted. mu is held for a moment only. A pass that only looks takes no turn. */
 #include "plugin/gc.h"
 
 #include <errno.h>
@@ -16,9 +16,11 @@
 #include "plugin/gc_log.h"
 
 #define TICK_MS 5000
-#define SETTLE_MS 300	  /* containerd deletes an image's blobs one after the other */
-#define AGAIN_MS 60000	  /* between two passes for pressure that the first could not relieve */
-#define REFRESH_MS 180000 /* for containerd to answer */
+#define SETTLE_MS 300  /* containerd deletes an image's blobs one after the other */
+#define AGAIN_MS 60000 /* between two passes for pressure that the first could not relieve */
+#define AGAIN_DELETED_MS 10000 /* likewise, when containerd has deleted something since */
+#define LOOK_UP_MS 100	       /* who waits for his turn */
+#define REFRESH_MS 180000      /* for containerd to answer */
 
 struct cairn_gc {
 	struct cairn_cache *cache;
@@ -29,13 +31,15 @@ struct cairn_gc {
 	struct cairn_gc_log log;
 	pthread_t thread;
 	bool started;
-	pthread_mutex_t pass_mu;
 
 	pthread_mutex_t mu;
-	pthread_cond_t wake;
+	pthread_cond_t wake;	       /* the thread waits for something to do */
+	pthread_cond_t turn;	       /* passes wait for the one that runs */
 	bool stop, deleted;	       /* guarded by mu */
+	bool passing;		       /* guarded by mu: a pass has its turn */
 	struct cairn_gc_status status; /* guarded by mu: what passes leave in it */
-	int64_t unrelieved_since_ms;   /* guarded by mu: when the last such pass ended */
+	bool futile;	  /* guarded by mu: the last pass did not relieve the pressure */
+	int64_t ended_ms; /* guarded by mu: when it ended */
 };
 
 const char *cairn_gc_trigger_name(enum cairn_gc_trigger trigger)
@@ -99,7 +103,7 @@ static void note(struct cairn_gc *gc, const struct cairn_gc_summary *s)
 	struct cairn_gc_disk disk;
 	cairn_cache_disk(gc->cache, &disk);
 	bool over = cairn_gc_over_high(&gc->rules.marks, &disk) > 0;
-	bool alarm = over && !s->relieved;
+	bool alarm = over && s->exhausted;
 	pthread_mutex_lock(&gc->mu);
 	struct cairn_gc_status *st = &gc->status;
 	st->passes++;
@@ -111,34 +115,14 @@ static void note(struct cairn_gc *gc, const struct cairn_gc_summary *s)
 	st->last = *s;
 	bool news = alarm && !st->unrelieved;
 	st->unrelieved = alarm;
-	gc->unrelieved_since_ms = now_ms();
+	gc->futile = !s->relieved;
+	gc->ended_ms = now_ms();
 	pthread_mutex_unlock(&gc->mu);
 	if (!news) return;
 	cairn_log(CAIRN_LOG_ERROR, "gc_pressure_unrelieved",
 		  CAIRN_NUM("over_high_bytes", cairn_gc_over_high(&gc->rules.marks, &disk)),
 		  CAIRN_NUM("free", disk.free), CAIRN_NUM("own", disk.own),
 		  CAIRN_STR("why", "nothing more may be evicted: see cairnctl gc --dry-run --all"));
-}
-
-static enum cairn_code pass_locked(struct cairn_gc *gc, struct cairn_gc_pass_opts *opts,
-				   struct cairn_gc_pass *ret, struct cairn_err *err)
-{
-	struct answer answer;
-	enum cairn_code rc = ask(gc, &answer, err);
-	if (rc) return rc;
-	opts->cache = gc->cache;
-	opts->clock = gc->clock;
-	opts->rules = &gc->rules;
-	opts->listing = answer.listing;
-	opts->sure = answer.sure;
-	cairn_gc_pass_run(opts, ret);
-	snprintf(ret->summary.unsure_why, sizeof(ret->summary.unsure_why), "%s", answer.why);
-	if (!opts->dry_run) {
-		cairn_gc_log_pass(&gc->log, ret, gc->rules.keep_ns);
-		note(gc, &ret->summary);
-	}
-	cairn_listing_unref(answer.listing);
-	return CAIRN_OK;
 }
 
 static bool is_stopping(struct cairn_gc *gc)
@@ -149,42 +133,108 @@ static bool is_stopping(struct cairn_gc *gc)
 	return stop;
 }
 
-static bool go_on(void *gc)
+/* A pass that has its turn, or waits for it. */
+struct turn {
+	struct cairn_gc *gc;
+	bool (*go_on)(void *arg); /* NULL: always on */
+	void *arg;
+};
+
+static bool goes_on(void *arg)
 {
-	return !is_stopping(gc);
+	const struct turn *turn = arg;
+	if (is_stopping(turn->gc)) return false;
+	return turn->go_on == NULL || turn->go_on(turn->arg);
+}
+
+/* Returns false when it is not wanted any more. */
+static bool take_turn(struct turn *turn)
+{
+	struct cairn_gc *gc = turn->gc;
+	for (bool mine = false; !mine;) {
+		if (!goes_on(turn)) return false;
+		int64_t until_ms = now_ms() + LOOK_UP_MS;
+		const struct timespec until = {until_ms / 1000, until_ms % 1000 * CAIRN_NS_PER_MS};
+		pthread_mutex_lock(&gc->mu);
+		if (gc->passing) (void)pthread_cond_timedwait(&gc->turn, &gc->mu, &until);
+		mine = !gc->passing && !gc->stop;
+		if (mine) gc->passing = true;
+		pthread_mutex_unlock(&gc->mu);
+	}
+	return true;
+}
+
+static void end_turn(struct cairn_gc *gc)
+{
+	pthread_mutex_lock(&gc->mu);
+	gc->passing = false;
+	pthread_cond_signal(&gc->turn);
+	pthread_mutex_unlock(&gc->mu);
+}
+
+static void log_evicted(void *arg, const struct cairn_gc_pass *pass, size_t i)
+{
+	struct cairn_gc *gc = arg;
+	cairn_gc_log_evicted(&gc->log, pass, i);
+}
+
+static enum cairn_code pass_in_turn(struct cairn_gc *gc, struct cairn_gc_pass_opts *opts,
+				    struct cairn_gc_pass *ret, struct cairn_err *err)
+{
+	struct answer answer;
+	enum cairn_code rc = ask(gc, &answer, err);
+	if (rc) return rc;
+	opts->cache = gc->cache;
+	opts->clock = gc->clock;
+	opts->rules = &gc->rules;
+	opts->listing = answer.listing;
+	opts->sure = answer.sure;
+	opts->evicted = log_evicted;
+	opts->evicted_arg = gc;
+	cairn_gc_pass_run(opts, ret);
+	snprintf(ret->summary.unsure_why, sizeof(ret->summary.unsure_why), "%s", answer.why);
+	if (!opts->dry_run) {
+		cairn_gc_log_pass(&gc->log, ret, gc->rules.keep_ns);
+		note(gc, &ret->summary);
+	}
+	cairn_listing_unref(answer.listing);
+	return CAIRN_OK;
+}
+
+static enum cairn_code run_pass(struct turn *turn, struct cairn_gc_pass_opts *opts,
+				struct cairn_gc_pass *ret, struct cairn_err *err)
+{
+	opts->go_on = goes_on;
+	opts->arg = turn;
+	if (!take_turn(turn)) {
+		return cairn_err_set(err, CAIRN_CANCELLED, "the garbage collection was cancelled");
+	}
+	enum cairn_code rc = pass_in_turn(turn->gc, opts, ret, err);
+	end_turn(turn->gc);
+	return rc;
 }
 
 static void pass(struct cairn_gc *gc, enum cairn_gc_trigger trigger)
 {
-	struct cairn_gc_pass_opts opts = {.trigger = trigger, .go_on = go_on, .arg = gc};
+	struct cairn_gc_pass_opts opts = {.trigger = trigger};
+	struct turn turn = {.gc = gc};
 	struct cairn_gc_pass result;
 	struct cairn_err ignored;
-	pthread_mutex_lock(&gc->pass_mu);
-	if (pass_locked(gc, &opts, &result, &ignored) == CAIRN_OK) cairn_gc_pass_fini(&result);
-	pthread_mutex_unlock(&gc->pass_mu);
+	if (run_pass(&turn, &opts, &result, &ignored) == CAIRN_OK) cairn_gc_pass_fini(&result);
 }
 
 enum cairn_code cairn_gc_run(struct cairn_gc *gc, const struct cairn_gc_request *request,
 			     struct cairn_gc_pass *ret, struct cairn_err *err)
 {
+	struct turn turn = {gc, request->go_on, request->arg};
 	struct cairn_gc_pass_opts opts = {
 		.trigger = CAIRN_GC_BY_REQUEST,
 		.dry_run = request->dry_run,
 		.prune = request->prune,
 		.prune_keep = request->prune_keep,
 		.make_room = request->make_room,
-		.go_on = request->go_on,
-		.arg = request->arg,
 	};
-	enum cairn_code rc;
-	pthread_mutex_lock(&gc->pass_mu);
-	if (request->go_on != NULL && !request->go_on(request->arg)) {
-		rc = cairn_err_set(err, CAIRN_CANCELLED, "the garbage collection was cancelled");
-	} else {
-		rc = pass_locked(gc, &opts, ret, err);
-	}
-	pthread_mutex_unlock(&gc->pass_mu);
-	return rc;
+	return run_pass(&turn, &opts, ret, err);
 }
 
 uint64_t cairn_gc_room(struct cairn_gc *gc)
@@ -235,29 +285,42 @@ static void wait_until_locked(struct cairn_gc *gc, int64_t until_ms, bool or_del
 	}
 }
 
-/* Is the disk too full to wait for the next interval? Pressure that the last pass could not relieve
- * is not tried again at once: the same pass would find the same. */
-static bool is_pressed(struct cairn_gc *gc, bool deleted)
+/* Was there a pass a moment ago that could not relieve the pressure? The next one would find the
+ * same, unless something has changed: so it is not tried again at once. */
+static bool was_futile(struct cairn_gc *gc, int64_t lately_ms)
+{
+	pthread_mutex_lock(&gc->mu);
+	bool futile = gc->futile && now_ms() < gc->ended_ms + lately_ms;
+	pthread_mutex_unlock(&gc->mu);
+	return futile;
+}
+
+/* Is there a reason for a pass now? The strongest one is *ret. *deleted stays until it was one, or
+ * there is space enough. */
+static bool find_reason(struct cairn_gc *gc, bool due, bool *deleted, enum cairn_gc_trigger *ret)
 {
 	struct cairn_gc_disk disk;
 	cairn_cache_disk(gc->cache, &disk);
-	if (deleted) return cairn_gc_over_low(&gc->rules.marks, &disk) > 0;
 	bool over = cairn_gc_over_high(&gc->rules.marks, &disk) > 0;
+	if (cairn_gc_over_low(&gc->rules.marks, &disk) == 0) *deleted = false;
 	pthread_mutex_lock(&gc->mu);
-	bool tried = gc->status.unrelieved && now_ms() < gc->unrelieved_since_ms + AGAIN_MS;
 	if (!over) gc->status.unrelieved = false;
 	pthread_mutex_unlock(&gc->mu);
-	return over && !tried;
+	*ret = CAIRN_GC_BY_INTERVAL;
+	if (over && !was_futile(gc, AGAIN_MS)) *ret = CAIRN_GC_BY_PRESSURE;
+	if (*deleted && !was_futile(gc, AGAIN_DELETED_MS)) *ret = CAIRN_GC_BY_DELETE;
+	if (*ret != CAIRN_GC_BY_INTERVAL) *deleted = false;
+	return due || *ret != CAIRN_GC_BY_INTERVAL;
 }
 
 /* Wait for the next thing to do; returns false when it is time to stop. */
-static bool wait_for_turn(struct cairn_gc *gc, int64_t next_ms, bool *ret_deleted)
+static bool wait_for_turn(struct cairn_gc *gc, int64_t next_ms, bool *deleted)
 {
 	int64_t tick = now_ms() + gc->tick_ms;
 	pthread_mutex_lock(&gc->mu);
 	wait_until_locked(gc, tick < next_ms ? tick : next_ms, true);
-	*ret_deleted = gc->deleted;
 	if (gc->deleted) wait_until_locked(gc, now_ms() + SETTLE_MS, false);
+	*deleted |= gc->deleted;
 	gc->deleted = false;
 	bool on = !gc->stop;
 	pthread_mutex_unlock(&gc->mu);
@@ -268,14 +331,13 @@ static void *run(void *arg)
 {
 	struct cairn_gc *gc = arg;
 	int64_t next = now_ms() + gc->interval_ms;
-	bool deleted;
+	enum cairn_gc_trigger trigger;
+	bool deleted = false;
 	while (wait_for_turn(gc, next, &deleted)) {
-		if (now_ms() >= next) {
-			pass(gc, CAIRN_GC_BY_INTERVAL);
-			next = now_ms() + gc->interval_ms;
-		} else if (is_pressed(gc, deleted)) {
-			pass(gc, deleted ? CAIRN_GC_BY_DELETE : CAIRN_GC_BY_PRESSURE);
-		}
+		bool due = now_ms() >= next;
+		if (!find_reason(gc, due, &deleted, &trigger)) continue;
+		pass(gc, trigger);
+		if (due) next = now_ms() + gc->interval_ms;
 	}
 	return NULL;
 }
@@ -297,16 +359,16 @@ static void init_sync(struct cairn_gc *gc)
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_mutex_init(&gc->mu, NULL);
-	pthread_mutex_init(&gc->pass_mu, NULL);
 	pthread_cond_init(&gc->wake, &attr);
+	pthread_cond_init(&gc->turn, &attr);
 	pthread_condattr_destroy(&attr);
 }
 
 static void destroy(struct cairn_gc *gc)
 {
 	cairn_gc_log_close(&gc->log);
+	pthread_cond_destroy(&gc->turn);
 	pthread_cond_destroy(&gc->wake);
-	pthread_mutex_destroy(&gc->pass_mu);
 	pthread_mutex_destroy(&gc->mu);
 	free(gc);
 }
@@ -337,13 +399,20 @@ enum cairn_code cairn_gc_start(const struct cairn_gc_opts *opts, struct cairn_gc
 	return CAIRN_OK;
 }
 
-void cairn_gc_stop(struct cairn_gc *gc)
+void cairn_gc_cancel(struct cairn_gc *gc)
 {
 	if (gc == NULL) return;
 	pthread_mutex_lock(&gc->mu);
 	gc->stop = true;
 	pthread_cond_broadcast(&gc->wake);
+	pthread_cond_broadcast(&gc->turn);
 	pthread_mutex_unlock(&gc->mu);
+}
+
+void cairn_gc_stop(struct cairn_gc *gc)
+{
+	if (gc == NULL) return;
+	cairn_gc_cancel(gc);
 	pthread_join(gc->thread, NULL);
 	destroy(gc);
 }

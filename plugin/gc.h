@@ -14,7 +14,8 @@ struct cairn_gc_request {
 };
 
 /* Ask containerd and run a pass now; waits for one that runs already. Blocks for as long as that
- * takes. Errors: CANCELLED (go_on said no before it began, or the daemon stops). */
+ * takes. Errors: CANCELLED (go_on said no before it began, or the daemon stops). Where either comes
+ * later, the pass ends early. */
 CAIRN_CHECKED enum cairn_code cairn_gc_run(struct cairn_gc *gc,
 					   const struct cairn_gc_request *request,
 					   struct cairn_gc_pass *ret, struct cairn_err *err);

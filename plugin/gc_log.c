@@ -17,6 +17,7 @@ static int open_file(const char *path)
 enum cairn_code cairn_gc_log_open(struct cairn_gc_log *log, const char *path, struct cairn_err *err)
 {
 	log->fd = -1;
+	log->failing = false;
 	log->path = strdup(path);
 	if (log->path == NULL) abort();
 	pthread_mutex_init(&log->mu, NULL);
@@ -55,34 +56,51 @@ static void emit(struct cairn_gc_log *log, enum cairn_log_level level, const cha
 {
 	cairn_log_emit(level, event, fields, n);
 	pthread_mutex_lock(&log->mu);
-	if (log->fd >= 0) (void)!cairn_log_emit_to(log->fd, level, event, fields, n);
+	bool failed = log->fd >= 0 && !cairn_log_emit_to(log->fd, level, event, fields, n);
+	int e = errno;
+	bool news = failed && !log->failing;
+	log->failing = failed;
 	pthread_mutex_unlock(&log->mu);
+	if (!news) return;
+	cairn_log(CAIRN_LOG_ERROR, "gc_log_not_written", CAIRN_STR("path", log->path),
+		  CAIRN_STR("err", strerror(e)));
 }
 
-/* Worth a line: what went; and what would have gone by its age but for somebody's claim. */
+void cairn_gc_log_evicted(struct cairn_gc_log *log, const struct cairn_gc_pass *p, size_t i)
+{
+	char text[CAIRN_DIGEST_STR];
+	const struct cairn_gc_decision *d = &p->plan.decisions[i];
+	const struct cairn_field fields[] = {
+		CAIRN_STR("digest", cairn_digest_format(&p->blobs[i].digest, text)),
+		CAIRN_NUM("bytes", p->blobs[i].size),
+		CAIRN_STR("why", cairn_gc_why_name(d->why)),
+		CAIRN_NUM("idle", (p->now_ns - p->blobs[i].used_ns) / CAIRN_NS_PER_S),
+		CAIRN_STR("what", d->what), /* last: it may be long, and cut off */
+	};
+	emit(log, CAIRN_LOG_INFO, "gc_evict", fields, CAIRN_LEN(fields) - (d->what[0] == '\0'));
+}
+
+/* It would have gone by its age but for somebody's claim. */
 static bool is_told(const struct cairn_gc_pass *p, size_t i, int64_t keep_ns)
 {
 	const struct cairn_gc_decision *d = &p->plan.decisions[i];
-	if (p->gone[i]) return true;
-	return d->why != CAIRN_GC_REFERENCED && d->why != CAIRN_GC_YOUNG &&
+	return !p->gone[i] && d->why != CAIRN_GC_REFERENCED && d->why != CAIRN_GC_YOUNG &&
 	       p->now_ns - p->blobs[i].used_ns >= keep_ns;
 }
 
-static void tell(struct cairn_gc_log *log, const struct cairn_gc_pass *p, size_t i)
+static void tell_kept(struct cairn_gc_log *log, const struct cairn_gc_pass *p, size_t i)
 {
 	char text[CAIRN_DIGEST_STR], why[CAIRN_NAME_MAX + 64];
 	const struct cairn_gc_decision *d = &p->plan.decisions[i];
-	bool gone = p->gone[i];
 	snprintf(why, sizeof(why), "%s%s%s", cairn_gc_why_name(d->why),
 		 d->what[0] != '\0' ? ":" : "", d->what);
 	const struct cairn_field fields[] = {
 		CAIRN_STR("digest", cairn_digest_format(&p->blobs[i].digest, text)),
 		CAIRN_NUM("bytes", p->blobs[i].size),
-		CAIRN_STR("why", why),
 		CAIRN_NUM("idle", (p->now_ns - p->blobs[i].used_ns) / CAIRN_NS_PER_S),
+		CAIRN_STR("why", why), /* last: it may be long, and cut off */
 	};
-	emit(log, gone ? CAIRN_LOG_INFO : CAIRN_LOG_DEBUG, gone ? "gc_evict" : "gc_keep", fields,
-	     CAIRN_LEN(fields));
+	emit(log, CAIRN_LOG_DEBUG, "gc_keep", fields, CAIRN_LEN(fields));
 }
 
 static void tell_summary(struct cairn_gc_log *log, const struct cairn_gc_pass *p)
@@ -106,6 +124,7 @@ static void tell_summary(struct cairn_gc_log *log, const struct cairn_gc_pass *p
 		CAIRN_NUM("unsure", s->blobs[CAIRN_GC_UNSURE]),
 		CAIRN_NUM("versions", s->blobs[CAIRN_GC_VERSION]),
 		CAIRN_NUM("young", s->blobs[CAIRN_GC_YOUNG]),
+		CAIRN_NUM("later", s->blobs[CAIRN_GC_LATER]),
 		CAIRN_NUM("ingests_dropped", s->ingests_dropped),
 		CAIRN_NUM("versions_dropped", s->versions_dropped),
 		CAIRN_NUM("ms", s->duration_ns / CAIRN_NS_PER_MS),
@@ -119,7 +138,7 @@ void cairn_gc_log_pass(struct cairn_gc_log *log, const struct cairn_gc_pass *pas
 {
 	if (pass->summary.dry_run) return;
 	for (size_t i = 0; i < pass->n_blobs; i++) {
-		if (is_told(pass, i, keep_ns)) tell(log, pass, i);
+		if (is_told(pass, i, keep_ns)) tell_kept(log, pass, i);
 	}
 	tell_summary(log, pass);
 }

@@ -1,5 +1,6 @@
-/* What garbage collection did, one line a decision: to the daemon's log what went, and, where a
- * file is configured, every decision to that. */
+/* What garbage collection did, a line each: what went, what stays beyond its time and why, and a
+ * summary of the pass. The daemon's log has it at its levels, and the file, where one is
+ * configured, has all of it. */
 #ifndef CAIRN_PLUGIN_GC_LOG_H
 #define CAIRN_PLUGIN_GC_LOG_H
 
@@ -11,7 +12,8 @@
 struct cairn_gc_log {
 	char *path; /* "": none */
 	pthread_mutex_t mu;
-	int fd; /* guarded by mu; -1: none */
+	int fd;	      /* guarded by mu; -1: none */
+	bool failing; /* guarded by mu: the last line could not be written, which was said once */
 };
 
 /* Errors: INTERNAL, RESOURCE_EXHAUSTED (the file cannot be opened). */
@@ -20,7 +22,11 @@ CAIRN_CHECKED enum cairn_code cairn_gc_log_open(struct cairn_gc_log *log, const 
 void cairn_gc_log_reopen(struct cairn_gc_log *log);
 void cairn_gc_log_close(struct cairn_gc_log *log);
 
-/* keep_ns: only blobs that were not used for so long are worth a line that says why they stay. */
+/* blobs[i] of the pass is gone. */
+void cairn_gc_log_evicted(struct cairn_gc_log *log, const struct cairn_gc_pass *pass, size_t i);
+
+/* The rest, at its end. keep_ns: only blobs that were not used for so long are worth a line that
+ * says why they stay. */
 void cairn_gc_log_pass(struct cairn_gc_log *log, const struct cairn_gc_pass *pass, int64_t keep_ns);
 
 #endif

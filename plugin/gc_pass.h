@@ -9,6 +9,8 @@
 #include "plugin/listing.h"
 #include "plugin/plugin.h"
 
+struct cairn_gc_pass;
+
 struct cairn_gc_pass_opts {
 	struct cairn_cache *cache;
 	const struct cairn_clock *clock;
@@ -23,6 +25,9 @@ struct cairn_gc_pass_opts {
 	/* Asked between two steps; returns false to stop early. NULL: always on. */
 	bool (*go_on)(void *arg);
 	void *arg;
+	/* Told of each blob (blobs[i]) that is gone, soon after. NULL: nobody is. */
+	void (*evicted)(void *arg, const struct cairn_gc_pass *pass, size_t i);
+	void *evicted_arg;
 };
 
 struct cairn_gc_pass {
@@ -33,6 +38,7 @@ struct cairn_gc_pass {
 	bool *gone; /* blobs[i] was evicted; in a dry run, would be */
 	int64_t now_ns;
 	struct cairn_gc_disk disk;     /* when it was decided */
+	bool pressed;		       /* the marks asked for to_free, or for a part of it */
 	struct cairn_listing *listing; /* counted; NULL: none */
 	struct cairn_gc_summary summary;
 };

@@ -216,6 +216,7 @@ struct cairn_gc_summary {
 	uint64_t to_free; /* what pressure asked for; 0: there was none */
 	uint64_t freed;	  /* on disk */
 	bool relieved;
+	bool exhausted; /* it was not, and nothing is left that may go */
 	uint64_t ingests_dropped, versions_dropped;
 	int64_t begun_real_ns, duration_ns;
 };
@@ -223,7 +224,10 @@ struct cairn_gc_summary {
 /* Copies what it needs of opts. Errors: INVALID_ARGUMENT or INTERNAL (the log cannot be opened). */
 CAIRN_CHECKED enum cairn_code cairn_gc_start(const struct cairn_gc_opts *opts,
 					     struct cairn_gc **ret, struct cairn_err *err);
-/* Before the runtime. Ends a running pass soon. NULL is fine. */
+/* From now on there are no passes: a running one ends soon, and those that wait for their turn are
+ * told so. For those who must be stopped before it, and may be waiting in it. NULL is fine. */
+void cairn_gc_cancel(struct cairn_gc *gc);
+/* Before the runtime. Cancels, and joins the thread. NULL is fine. */
 void cairn_gc_stop(struct cairn_gc *gc);
 
 /* For cairn_runtime_opts.on_images, with the cache as argument: the history of names. */

@@ -428,8 +428,8 @@ class Told(GcCase):
                      if f"ev=gc_evict digest={digest} bytes={sizes[digest]} why=ttl idle=" in line]
             self.assertEqual(len(found), 1, digest)
             self.assertRegex(found[0], r" idle=\d+$")
-        self.assertEqual(len([line for line in lines if f"ev=gc_keep digest={layer} bytes={sizes[layer]} "
-                                                        f"why=pin:{layer} idle=" in line]), 1)
+        self.assertEqual(len([line for line in lines if f"ev=gc_keep digest={layer} bytes={sizes[layer]} idle=" in line
+                              and line.endswith(f" why=pin:{layer}")]), 1)
         self.assertRegex(lines[-1], r"ev=gc_pass trigger=request sure=1 .*evicted=3 .*pinned=1 ")
         self.assertIn(f"ev=gc_evict digest={min(blobs - {layer})}", w.cairnd.process.log_text())
 

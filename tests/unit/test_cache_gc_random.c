@@ -246,7 +246,9 @@ static void decide__random_inputs_as_the_model_says(void **state)
 		}
 		end(&w);
 	}
-	for (size_t why = 1; why < CAIRN_GC_WHYS; why++) assert_true(seen[why] > 100);
+	for (size_t why = 1; why < CAIRN_GC_WHYS; why++) {
+		assert_int_equal(seen[why] > 100, why != CAIRN_GC_LATER); /* no decision */
+	}
 	assert_true(given_up > 100);
 }
 

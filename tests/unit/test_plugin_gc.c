@@ -151,6 +151,12 @@ static void prune__goes(void **state)
 	cairn_versions_free(list, n);
 }
 
+static bool never(void *arg)
+{
+	(*(int *)arg)++;
+	return false;
+}
+
 /* ---- pressure ---- */
 
 /* Ten blobs of a thousand bytes, the first one used longest ago. */
@@ -265,6 +271,107 @@ static void pressure__is_measured_as_the_marks_are(void **state)
 	content_free(&c);
 }
 
+/* The plan counts sizes; where a percentage is the mark, it is the blocks on disk that count. */
+static void pressure__takes_no_more_than_it_needs(void **state)
+{
+	(void)state;
+	struct cairn_gc_disk disk;
+	for (unsigned i = 0; i < 600; i++) {
+		struct content c = content_new(100, 1000 + i);
+		add_cached(fx.s, &c);
+		content_free(&c);
+	}
+	/* The floor of free space is missed by a hundred blocks. */
+	cairn_cache_disk(fx.s->cache, &disk);
+	fx.rules.marks.min_free = bytes(disk.free + 100 * 4096);
+	const struct cairn_gc_summary *s = run();
+	assert_true(s->to_free > 0);
+	assert_true(s->relieved);
+	/* Others write to the disk, too, between the two looks: some blocks more or less. */
+	assert_true(s->evicted_blobs >= 1 && s->evicted_blobs <= 599);
+	assert_true(s->freed >= s->to_free && s->freed < s->to_free + 4096 + 1);
+	assert_int_equal(s->blobs[CAIRN_GC_PRESSURE] + s->blobs[CAIRN_GC_YOUNG], 600);
+}
+
+struct users {
+	struct content *list;
+	size_t n;
+};
+
+static bool use_some(void *arg)
+{
+	const struct users *users = arg;
+	for (size_t i = 0; i < users->n; i++) {
+		struct cairn_blob *blob;
+		assert_ok(cairn_blob_open(fx.s->cache, &users->list[i].digest, &blob, &err));
+		cairn_blob_close(blob);
+	}
+	return true;
+}
+
+static void pressure__finds_others_for_those_that_did_not_go(void **state)
+{
+	(void)state;
+	struct content ten[10];
+	struct users users = {ten, 3};
+	put_ten(ten);
+	clock_move(fx.s, 1);
+	fx.rules.marks.high = bytes(9999);
+	fx.rules.marks.low = bytes(6500);
+	fx.opts.go_on = use_some; /* the first three, between decision and deed */
+	fx.opts.arg = &users;
+	const struct cairn_gc_summary *s = run();
+	assert_true(s->relieved);
+	assert_false(s->exhausted);
+	assert_int_equal(s->evicted_blobs, 4);
+	for (size_t i = 0; i < 10; i++) {
+		enum cairn_gc_why why = i < 3	? CAIRN_GC_BUSY
+					: i < 7 ? CAIRN_GC_PRESSURE
+						: CAIRN_GC_YOUNG;
+		expect(&ten[i], why, "");
+	}
+	for (size_t i = 0; i < 10; i++) content_free(&ten[i]);
+}
+
+/* That nothing more may go is said only where it is so. */
+static void pressure__that_nothing_relieves_is_told_truly(void **state)
+{
+	(void)state;
+	int asked = 0;
+	struct content ten[10];
+	put_ten(ten);
+	put_released(fx.s, &fx.a.layers[0]);
+	fx.rules.marks.high = fx.rules.marks.low = bytes(5000);
+	fx.opts.go_on = never;
+	fx.opts.arg = &asked;
+	assert_false(run()->exhausted); /* it was stopped */
+	fx.opts.go_on = NULL;
+	fx.opts.sure = false;
+	fx.rules.marks.high = fx.rules.marks.low = bytes(fx.a.layers[0].n - 1);
+	const struct cairn_gc_summary *s = run();
+	assert_false(s->relieved);
+	assert_false(s->exhausted); /* containerd did not answer */
+	fx.opts.sure = true;
+	cairn_cache_reference(fx.s->cache, &fx.a.layers[0].digest);
+	s = run();
+	assert_false(s->relieved);
+	assert_true(s->exhausted);
+	for (size_t i = 0; i < 10; i++) content_free(&ten[i]);
+}
+
+static void pressure__makes_room_for_who_asks(void **state)
+{
+	(void)state;
+	struct content ten[10];
+	put_ten(ten);
+	fx.opts.make_room = 3 * 4096;
+	const struct cairn_gc_summary *s = run();
+	assert_int_equal(s->to_free, 3 * 4096);
+	assert_true(s->relieved);
+	assert_int_equal(s->evicted_blobs, 3);
+	expect_ten(ten, 3);
+}
+
 /* ---- what a pass leaves alone ---- */
 
 static void dry_run__changes_nothing(void **state)
@@ -293,12 +400,6 @@ static void dry_run__changes_nothing(void **state)
 	content_free(&part);
 }
 
-static bool never(void *arg)
-{
-	(*(int *)arg)++;
-	return false;
-}
-
 /* A prune that was stopped may be asked for again. */
 static void stopped__forgets_nothing(void **state)
 {
@@ -313,10 +414,36 @@ static void stopped__forgets_nothing(void **state)
 	const struct cairn_gc_summary *s = run();
 	assert_int_equal(asked, 1);
 	assert_int_equal(s->evicted_blobs + s->versions_dropped, 0);
-	expect_image(&fx.a, CAIRN_GC_YOUNG, APP);
+	expect_image(&fx.a, CAIRN_GC_LATER, APP);
 	size_t n = cairn_cache_versions(fx.s->cache, APP, &list);
 	assert_int_equal(n, 1);
 	cairn_versions_free(list, n);
+}
+
+static bool thrice(void *arg)
+{
+	return ++*(int *)arg <= 3;
+}
+
+/* Between two files, not only between two flushes of the index. */
+static void stopped__soon(void **state)
+{
+	(void)state;
+	int asked = 0;
+	put_old_image(&fx.a);
+	fx.opts.go_on = thrice;
+	fx.opts.arg = &asked;
+	const struct cairn_gc_summary *s = run();
+	assert_int_equal(asked, 4);
+	assert_int_equal(s->evicted_blobs, 2);
+	assert_int_equal(s->blobs[CAIRN_GC_TTL], 2);
+	assert_int_equal(s->blobs[CAIRN_GC_LATER], 2);
+	/* Those that stay have their rows again. */
+	store_reopen(fx.s);
+	fx.opts.cache = fx.s->cache;
+	fx.opts.go_on = NULL;
+	s = run();
+	assert_int_equal(s->blobs[CAIRN_GC_TTL], 2);
 }
 
 static bool use_one(void *arg)
@@ -454,6 +581,11 @@ int main(void)
 		CASE(pressure__is_measured_as_the_marks_are),
 		CASE(dry_run__changes_nothing),
 		CASE(stopped__forgets_nothing),
+		CASE(stopped__soon),
+		CASE(pressure__takes_no_more_than_it_needs),
+		CASE(pressure__finds_others_for_those_that_did_not_go),
+		CASE(pressure__that_nothing_relieves_is_told_truly),
+		CASE(pressure__makes_room_for_who_asks),
 		CASE(used_since_the_decision__stays),
 		CASE(versions__are_forgotten_when_nothing_is_left),
 		CASE(images__what_they_need_is_learned_and_not_unlearned),

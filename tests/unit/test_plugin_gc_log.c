@@ -24,6 +24,30 @@ static size_t lines(const char *path, const char *a, const char *b)
 	return n;
 }
 
+static void log_evicted(void *log, const struct cairn_gc_pass *pass, size_t i)
+{
+	cairn_gc_log_evicted(log, pass, i);
+}
+
+/* Which version was given up is told beside the reason, and last. */
+static void log__names_the_version_that_was_given_up(void **state)
+{
+	(void)state;
+	struct cairn_gc_log log;
+	char path[300];
+	put_old_image(&fx.a);
+	see(fx.s, APP, &fx.a.manifest.digest);
+	fx.rules.keep_versions = 1;
+	fx.rules.keep_versions_ns = HOUR;
+	fx.rules.marks.high = fx.rules.marks.low = bytes(0);
+	fx.opts.evicted = log_evicted;
+	fx.opts.evicted_arg = &log;
+	assert_ok(cairn_gc_log_open(&log, log_path(path, "gc.log"), &err));
+	run();
+	assert_int_equal(lines(path, " why=pressure idle=100 what=" APP "\n", NULL), 4);
+	cairn_gc_log_close(&log);
+}
+
 static void log__tells_what_went_and_what_its_age_did_not_take(void **state)
 {
 	(void)state;
@@ -39,9 +63,11 @@ static void log__tells_what_went_and_what_its_age_did_not_take(void **state)
 	list_lease(fx.l, "ns", "l", true, 0, &fx.b.layers[0].digest, 1); /* old, and leased */
 	list_lease(fx.l, "ns", "m", true, 0, &fx.b.layers[1].digest, 1); /* young, and leased */
 	assert_ok(cairn_gc_log_open(&log, log_path(path, "gc.log"), &err));
+	fx.opts.evicted = log_evicted;
+	fx.opts.evicted_arg = &log;
 	run();
+	assert_int_equal(lines(path, "ev=gc_evict", "why=ttl"), 4); /* before the pass is told */
 	cairn_gc_log_pass(&log, &fx.pass, KEEP);
-	assert_int_equal(lines(path, "ev=gc_evict", "why=ttl"), 4);
 	memcpy(text, "digest=", 7);
 	cairn_digest_format(&fx.a.config.digest, text + 7);
 	assert_int_equal(lines(path, "ev=gc_evict", text), 1);
@@ -108,6 +134,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		CASE(log__tells_what_went_and_what_its_age_did_not_take),
+		CASE(log__names_the_version_that_was_given_up),
 		CASE(log__is_opened_anew),
 		CASE(log__that_cannot_be_opened),
 	};

@@ -98,12 +98,115 @@ static void codes__of_containerd_make_no_pass_sure(void **state)
 	assert_int_equal(state_of(w->n, &digest), CAIRN_BLOB_CACHED);
 }
 
+/* ---- whose turn it is ---- */
+
+struct asking {
+	pthread_t thread;
+	struct world *w;
+	_Atomic bool stop, ended;
+	enum cairn_code code;
+};
+
+static bool until_told(void *asking)
+{
+	return !((struct asking *)asking)->stop;
+}
+
+static void *ask_for_a_pass(void *arg)
+{
+	struct asking *a = arg;
+	const struct cairn_gc_request request = {.go_on = until_told, .arg = a};
+	struct cairn_gc_pass pass;
+	struct cairn_err err;
+	a->code = cairn_gc_run(a->w->gc, &request, &pass, &err);
+	if (a->code == CAIRN_OK) cairn_gc_pass_fini(&pass);
+	a->ended = true;
+	return NULL;
+}
+
+/* A pass hangs, and others wait behind it: they end when they, or all, are told to. */
+static void turns__are_not_waited_for_by_who_is_to_stop(void **state)
+{
+	struct world *w = *state;
+	struct asking asking[2] = {{.w = w}, {.w = w}};
+	fake_start(&w->fake, w->n);
+	w->fake.hang = ASK_NAMESPACES;
+	w->opts.interval_ms = 1;
+	begin(w);
+	UNTIL(w->fake.asked[ASK_NAMESPACES] > 0);
+	usleep(50000); /* the thread's own pass has its turn */
+	for (size_t i = 0; i < 2; i++) {
+		pthread_create(&asking[i].thread, NULL, ask_for_a_pass, &asking[i]);
+	}
+	usleep(50000);
+	assert_false(asking[0].ended || asking[1].ended);
+	asking[0].stop = true;
+	UNTIL(asking[0].ended);
+	assert_false(asking[1].ended);
+	cairn_gc_cancel(w->gc);
+	UNTIL(asking[1].ended);
+	for (size_t i = 0; i < 2; i++) {
+		pthread_join(asking[i].thread, NULL);
+		assert_int_equal(asking[i].code, CAIRN_CANCELLED);
+	}
+	cairn_runtime_cancel(w->rt);
+}
+
+/* ---- Deletes ---- */
+
+static struct cairn_gc_status status(struct world *w)
+{
+	struct cairn_gc_status st;
+	cairn_gc_get_status(w->gc, &st);
+	return st;
+}
+
+/* Above the low mark, and so only a Delete's pass frees anything. */
+static void begin_above_low(struct world *w)
+{
+	fake_start(&w->fake, w->n);
+	w->opts.rules.keep_ns = INT64_C(3600) * CAIRN_NS_PER_S;
+	w->opts.rules.marks.low = (struct cairn_gc_mark){false, 1};
+	begin(w);
+	cairn_runtime_connected(w->rt, getpid());
+}
+
+static void deletes__are_not_lost_when_the_interval_is_over(void **state)
+{
+	struct world *w = *state;
+	struct cairn_digest digest = put_released(w, 1);
+	w->opts.interval_ms = 200; /* while the Deletes settle */
+	begin_above_low(w);
+	cairn_gc_deleted(w->gc);
+	UNTIL(status(w).passes > 0);
+	assert_int_equal(status(w).last.trigger, CAIRN_GC_BY_DELETE);
+	assert_int_equal(status(w).evicted_blobs[CAIRN_GC_PRESSURE], 1);
+	assert_int_equal(state_of(w->n, &digest), 0);
+}
+
+/* Nothing may go: the next pass would find the same. */
+static void deletes__that_free_nothing_are_not_looked_at_each_time(void **state)
+{
+	struct world *w = *state;
+	put(w->n, 1);
+	begin_above_low(w);
+	for (int i = 0; i < 30; i++) {
+		cairn_gc_deleted(w->gc);
+		usleep(50000);
+	}
+	assert_int_equal(status(w).passes, 1);
+	assert_false(status(w).last.relieved);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(codes__of_containerd_make_no_pass_sure),
+		TEST(turns__are_not_waited_for_by_who_is_to_stop),
+		TEST(deletes__are_not_lost_when_the_interval_is_over),
+		TEST(deletes__that_free_nothing_are_not_looked_at_each_time),
 	};
 	return cmocka_run_group_tests_name("plugin/gc", tests, NULL, NULL);
 }
