@@ -13,11 +13,15 @@ from harness.content import ContentClient, code_of
 from harness.cri import CriClient
 from harness.gc import GcCase, Leases, metrics
 from harness.images import main as images_make
+from harness.preheat import Certificates, Outcome, PreheatCase, plain, random_layers, write_docker_config
 from harness.process import Process, free_port, log_tails, wait_for
 from harness.proxy import SlowProxy
 from harness.registry import Registry, digests, image
+from harness.scripted import ScriptedRegistry
+from harness.tokens import TokenServer
 from harness.world import World
 
 __all__ = ["E2E", "main", "say", "Cairnctl", "Cairnd", "Containerd", "ContentClient", "code_of", "CriClient", "GcCase",
            "Leases", "metrics", "Process", "free_port", "log_tails", "wait_for", "SlowProxy", "Registry", "digests",
-           "image", "images_make", "World", "snapshotter"]
+           "image", "images_make", "World", "snapshotter", "Certificates", "Outcome", "PreheatCase", "plain",
+           "random_layers", "write_docker_config", "ScriptedRegistry", "TokenServer"]

@@ -19,9 +19,9 @@ class Cairnctl:
         binary = pathlib.Path(os.environ["CAIRN_BUILD"], "cairnctl")
         return [str(a) for a in (binary, "--socket", self.socket, *args)]
 
-    def run(self, *args, timeout=120):
+    def run(self, *args, timeout=120, stdin=None):
         """Into pipes. The result has returncode, stdout and stderr."""
-        return subprocess.run(self.argv(*args), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        return subprocess.run(self.argv(*args), input=stdin or "", stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, text=True, timeout=timeout, check=False,
                               cwd=self.folder, env=clean_env())
 

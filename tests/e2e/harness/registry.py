@@ -5,7 +5,9 @@ import os
 import pathlib
 import re
 import shutil
+import ssl
 
+from harness.images import LAYER, Store, write_registry
 from harness.process import Process, free_port, wait_for
 
 CONFIG = """\
@@ -14,9 +16,10 @@ log: {{level: info, accesslog: {{disabled: false}}}}
 storage:
   filesystem: {{rootdirectory: {root}}}
   delete: {{enabled: true}}
-http: {{addr: "127.0.0.1:{port}"}}
+http: {http}
 """
-ACCESS = re.compile(r'^127\.0\.0\.1 - - \[[^]]*\] "(GET|HEAD|PUT|POST|PATCH|DELETE) (\S+) HTTP/1\.1" (\d+) (\d+)', re.M)
+ACCESS = re.compile(
+    r'^127\.0\.0\.1 - \S+ \[[^]]*\] "(GET|HEAD|PUT|POST|PATCH|DELETE) (\S+) HTTP/[12]\.[01]" (\d+) (\d+)', re.M)
 
 
 def images_folder():
@@ -47,8 +50,12 @@ class Request:
 
 
 class Registry:
-    def __init__(self, folder):
+    """auth: docker-registry's auth. tls: (certificate, key)."""
+
+    def __init__(self, folder, auth=None, tls=None):
         self.folder = pathlib.Path(folder) / "registry"
+        self.auth = auth
+        self.tls = tls
         self.port = free_port()
         self.host = f"127.0.0.1:{self.port}"
         self.storage = self.folder / "storage"
@@ -58,9 +65,18 @@ class Registry:
     def __enter__(self):
         self.folder.mkdir(parents=True)
         shutil.copytree(images_folder() / "registry", self.storage, copy_function=os.link)
-        (self.folder / "config.yml").write_text(CONFIG.format(root=self.storage, port=self.port))
+        self.configure()
         self.start()
         return self
+
+    def configure(self):
+        listen = {"addr": f"127.0.0.1:{self.port}"}
+        if self.tls:
+            listen["tls"] = {"certificate": str(self.tls[0]), "key": str(self.tls[1])}
+        text = CONFIG.format(root=self.storage, http=json.dumps(listen))
+        if self.auth:
+            text += f"auth: {json.dumps(self.auth)}\n"
+        (self.folder / "config.yml").write_text(text)
 
     def __exit__(self, *_):
         if self.process and self.process.alive():
@@ -77,10 +93,15 @@ class Registry:
     def answers(self):
         if not self.process.alive():
             raise AssertionError("docker-registry ended:\n" + self.process.log_text())
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        if self.tls:
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=5, context=context)
+        else:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         try:
             connection.request("GET", "/v2/")
-            return connection.getresponse().status == 200
+            return connection.getresponse().status in (200, 401)
         except OSError:
             return False
         finally:
@@ -100,6 +121,17 @@ class Registry:
     def blob_gets(self):
         """GETs of blobs since the last call of this or of requests(); manifests are not among them."""
         return [r for r in self.requests() if r.method == "GET" and r.kind == "blobs"]
+
+    def add(self, name, layers):
+        """One more image, name:tag, of these layers (bytes, that need not be a tar); what image() would say."""
+        store = Store(self.folder / "more")
+        described = [store.blob(layer, LAYER) for layer in layers]
+        repository, tag = name.split(":")
+        store.image(repository, [tag], [(d, d["digest"]) for d in described], "")
+        write_registry(self.folder / "more", store.images)
+        shutil.copytree(self.folder / "more/registry", self.storage, copy_function=os.link, dirs_exist_ok=True)
+        shutil.rmtree(self.folder / "more")
+        return store.images[name]
 
     def retag(self, repository, tag, to):
         """Make repository:tag mean what repository:to means, as a push would."""

@@ -22,7 +22,7 @@ class World(contextlib.ExitStack):
         self.builtin = builtin or os.environ.get("CAIRN_STORE") == "builtin"
         self.make_front = front
         self.drain = drain
-        self.extra = extra  # lines for cairn.yaml
+        self.extra = extra  # lines for cairn.yaml, or a function of the world that makes them
         self.state = state  # cairnd's state_dir, if it is to be elsewhere
 
     def __enter__(self):
@@ -34,7 +34,8 @@ class World(contextlib.ExitStack):
             store = None
             self.cairnd = None
             if not self.builtin:
-                daemon = Cairnd(self.folder, self.folder / "containerd/c.sock", self.state, self.drain, self.extra)
+                extra = self.extra(self) if callable(self.extra) else self.extra
+                daemon = Cairnd(self.folder, self.folder / "containerd/c.sock", self.state, self.drain, extra)
                 self.cairnd = self.enter_context(daemon)
                 store = self.cairnd.socket
             self.containerd = self.enter_context(Containerd(self.folder, store, hosts=hosts, **self.options))
