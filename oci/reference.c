@@ -217,10 +217,24 @@ static bool take_reference(struct scan *s, struct cairn_reference *ret)
 	return true;
 }
 
+/* Anything but a digest after a @: before it there may be a password, which nobody is to see. */
+static bool may_hold_password(const char *text)
+{
+	const char *at = strchr(text, '@');
+	return at != NULL && at != text && strncmp(at + 1, "sha256:", 7) != 0 &&
+	       strncmp(at + 1, "sha512:", 7) != 0;
+}
+
 static enum cairn_code bad_reference(const struct scan *s, struct cairn_err *err)
 {
 	char shown[CAIRN_SHOW_MAX + 4], found[16];
 	unsigned char c = (unsigned char)s->text[s->at];
+	if (may_hold_password(s->text)) {
+		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
+				     "invalid image name (not shown here): byte %zu is %s, want "
+				     "%s; a user and a password are no part of a name",
+				     s->at + 1, c == '\0' ? "the end" : "another", s->want);
+	}
 	if (c == '\0') {
 		strcpy(found, "the end");
 	} else if (c >= ' ' && c <= '~') {
