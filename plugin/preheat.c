@@ -181,6 +181,7 @@ static void run_job(struct cairn_preheat *p, struct cairn_preheat_job *job)
 	if (atomic_load(&p->stop) && !cairn_preheat_job_is_cancelled(job)) return;
 	cairn_preheat_job_judge(job, cairn_real_ns(p->env.clock));
 	cairn_preheat_remember(&p->env, job);
+	cairn_preheat_job_wipe(job->request);
 	save_or_log(p, job);
 	log_end(job);
 	bound_history(p);
@@ -259,6 +260,7 @@ bool cairn_preheat_cancel(struct cairn_preheat *p, struct cairn_preheat_job *job
 	if (queued) cairn_preheat_job_judge(job, cairn_real_ns(p->env.clock));
 	pthread_mutex_unlock(&p->mu);
 	if (queued) {
+		cairn_preheat_job_wipe(job->request);
 		save_or_log(p, job);
 		bound_history(p);
 	}

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/random.h>
 
 #include "plugin/cairn_service.h"
@@ -104,6 +105,22 @@ static enum cairn_code parse_references(struct cairn_preheat_job *job, struct ca
 	return CAIRN_OK;
 }
 
+/* A password is told to the registry that it is for, and which that is must be plain. */
+static enum cairn_code check_login(const struct cairn_preheat_job *job, struct cairn_err *err)
+{
+	if (job->request->login == NULL) return CAIRN_OK;
+	const char *first = job->images[0].ref.registry;
+	for (size_t i = 1; i < job->n_images; i++) {
+		const char *other = job->images[i].ref.registry;
+		if (strcasecmp(first, other) == 0) continue;
+		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
+				     "a login is for one registry, but reference 1 is at %.80s and "
+				     "reference %zu at %.80s; allowed: a job for each",
+				     first, i + 1, other);
+	}
+	return CAIRN_OK;
+}
+
 /* A deep copy, by way of the wire. */
 static Cairn__V1__PreheatRequest *copy_request(const Cairn__V1__PreheatRequest *request)
 {
@@ -143,6 +160,7 @@ enum cairn_code cairn_preheat_job_new(const Cairn__V1__PreheatRequest *request,
 	job->request = copy_request(request);
 	rc = parse_platforms(job, node, err);
 	if (rc == CAIRN_OK) rc = parse_references(job, err);
+	if (rc == CAIRN_OK) rc = check_login(job, err);
 	if (rc) {
 		cairn_preheat_job_unref(job);
 		return rc;
