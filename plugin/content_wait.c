@@ -38,7 +38,8 @@ static void wait_for(struct cairn_fill *fill, struct cairn_call *call,
 	struct progress p = {.changed_ms = now_ms(), .mark_ms = now_ms()};
 	enum cairn_fill_state state = cairn_fill_look(fill, &done, NULL);
 	p.done = p.mark = done;
-	while (state == CAIRN_FILL_RUNNING && is_worth_it(&p, done, service)) {
+	while (state == CAIRN_FILL_RUNNING && !cairn_fill_follows(fill) &&
+	       is_worth_it(&p, done, service)) {
 		enum cairn_wake wake = cairn_call_wait(call, LOOK_MS);
 		if (wake == CAIRN_WAKE_GONE || wake == CAIRN_WAKE_DRAIN) return;
 		state = cairn_fill_look(fill, &done, NULL);

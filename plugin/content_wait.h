@@ -9,8 +9,9 @@
 #include "plugin/plugin.h"
 
 /* If the blob is here by now, or comes while the wait is worth it, the ingest is prefilled with it:
- * returns whether it is. The wait ends when the fill does, when no byte came for stall_ms, when it
- * is slower than min_rate, with the call, or with the daemon. In a handler. */
+ * returns whether it is. The wait ends when the fill does, when that waits for a pull itself, when
+ * no byte came for stall_ms, when it is slower than min_rate, with the call, or with the daemon. In
+ * a handler. */
 bool cairn_content_wait(const struct cairn_content_service *service, struct cairn_call *call,
 			struct cairn_ingest *ing, const struct cairn_digest *want, uint64_t total);
 

@@ -16,6 +16,7 @@ struct cairn_fill {
 	struct cairn_fill *next; /* while it runs */
 	unsigned refs;
 	enum cairn_fill_state state;
+	bool follows; /* a pull */
 	uint64_t done;
 	struct cairn_err why;
 	struct cairn_fill_watch *watches;
@@ -184,6 +185,21 @@ enum cairn_code cairn_fill_write(struct cairn_fill *f, const void *data, size_t 
 			     cairn_digest_format(&f->digest, text));
 }
 
+static void signal_locked(struct cairn_fill *f)
+{
+	for (struct cairn_fill_watch *w = f->watches; w != NULL; w = w->next) {
+		cairn_call_signal(w->call);
+	}
+}
+
+void cairn_fill_follow(struct cairn_fill *f, bool follows)
+{
+	pthread_mutex_lock(&f->fills->mu);
+	if (follows && !f->follows) signal_locked(f);
+	f->follows = follows;
+	pthread_mutex_unlock(&f->fills->mu);
+}
+
 void cairn_fill_end(struct cairn_fill *f, const struct cairn_err *why)
 {
 	struct cairn_fills *fills = f->fills;
@@ -198,9 +214,7 @@ void cairn_fill_end(struct cairn_fill *f, const struct cairn_err *why)
 		*at = f->next;
 		break;
 	}
-	for (struct cairn_fill_watch *w = f->watches; w != NULL; w = w->next) {
-		cairn_call_signal(w->call);
-	}
+	signal_locked(f);
 	pthread_cond_broadcast(&fills->over);
 	pthread_mutex_unlock(&fills->mu);
 }
@@ -222,6 +236,14 @@ enum cairn_fill_state cairn_fill_look(struct cairn_fill *f, uint64_t *ret_done,
 	enum cairn_fill_state state = look_locked(f, ret_done, err);
 	pthread_mutex_unlock(&f->fills->mu);
 	return state;
+}
+
+bool cairn_fill_follows(struct cairn_fill *f)
+{
+	pthread_mutex_lock(&f->fills->mu);
+	bool follows = f->follows;
+	pthread_mutex_unlock(&f->fills->mu);
+	return follows;
 }
 
 enum cairn_fill_state cairn_fill_wait(struct cairn_fill *f, int64_t timeout_ms,

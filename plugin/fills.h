@@ -44,6 +44,10 @@ uint64_t cairn_fill_offset(struct cairn_fill *fill);
 CAIRN_CHECKED enum cairn_code cairn_fill_write(struct cairn_fill *fill, const void *data, size_t n,
 					       struct cairn_err *err);
 
+/* Whether the owner waits for a pull that gets the bytes. A pull that waited for the fill goes on
+ * by itself then: it may be the very one. */
+void cairn_fill_follow(struct cairn_fill *fill, bool follows);
+
 /* It is over; those who wait are told. why NULL: the blob is here. Else what came of it stays on
  * disk, for who begins again. */
 void cairn_fill_end(struct cairn_fill *fill, const struct cairn_err *why);
@@ -56,11 +60,15 @@ enum cairn_fill_state { CAIRN_FILL_RUNNING, CAIRN_FILL_DONE, CAIRN_FILL_BROKEN }
 enum cairn_fill_state cairn_fill_look(struct cairn_fill *fill, uint64_t *ret_done,
 				      struct cairn_err *err);
 
+/* Does the owner wait for a pull? Memory only. */
+bool cairn_fill_follows(struct cairn_fill *fill);
+
 /* Wait until it is over, at most so long. Blocks. */
 enum cairn_fill_state cairn_fill_wait(struct cairn_fill *fill, int64_t timeout_ms,
 				      struct cairn_err *err);
 
-/* For handlers: call is signalled when the fill is over. Must be taken back. Memory only. */
+/* For handlers: call is signalled when the fill is over, or follows a pull. Must be taken back.
+ * Memory only. */
 struct cairn_fill_watch {
 	struct cairn_fill_watch *next;
 	struct cairn_call *call; /* counted */

@@ -86,11 +86,13 @@ static bool follow_pull(struct got *g)
 	struct cairn_err ignored;
 	while (cairn_cache_is_written(g->w->env->cache, &g->digest, &offset) &&
 	       waited_ms < STALL_MS && cairn_preheat_goes_on(g->w)) {
+		cairn_fill_follow(g->fill, true);
 		waited_ms = offset != last ? 0 : waited_ms + LOOK_MS;
 		last = offset;
 		tell(g, offset < g->size ? offset : g->size, 0, "pull");
 		nap();
 	}
+	cairn_fill_follow(g->fill, false);
 	if (cairn_cache_info(g->w->env->cache, &g->digest, &info, &ignored) != CAIRN_OK)
 		return false;
 	bool good = !info.damaged;

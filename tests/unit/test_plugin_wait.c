@@ -162,6 +162,30 @@ static void fills__goes_on_where_it_broke_off(void **state)
 	assert_int_equal(state_now(w), CAIRN_BLOB_CACHED);
 }
 
+/* The fill's owner waits for the pull: were the pull to wait for the fill, both would stand. */
+static void wait__ends_when_the_fill_follows_a_pull(void **state)
+{
+	struct world *w = *state;
+	struct pull p = {0};
+	struct cairn_fill *fill = begin(w);
+	uint64_t offset;
+	assert_int_equal(open_pull(w, &p), 0);
+	assert_false(cairn_fill_follows(fill));
+	assert_true(cairn_cache_is_written(w->n->cache, &w->digest, &offset));
+	say(&p, STAT, 0, NULL, NULL, 0, NULL); /* waits for the fill already, or is about to */
+	cairn_fill_follow(fill, true);
+	assert_int_equal(hear(&p), 0);
+	say(&p, WRITE, 0, NULL, NULL, SIZE, w->data);
+	assert_int_equal(hear(&p), SIZE);
+	cairn_fill_follow(fill, false);
+	assert_false(cairn_fill_follows(fill));
+	cairn_fill_end(fill, NULL);
+	p.offset = SIZE;
+	commit(w, &p);
+	cairn_fill_unref(fill);
+	assert_int_equal(state_now(w), CAIRN_BLOB_REFERENCED);
+}
+
 static void fills__keeps_no_wrong_bytes(void **state)
 {
 	struct world *w = *state;
@@ -321,6 +345,7 @@ int main(void)
 		wait_test(fills__publishes_and_tells_those_who_wait),
 		wait_test(fills__goes_on_where_it_broke_off),
 		wait_test(fills__keeps_no_wrong_bytes),
+		wait_test(wait__ends_when_the_fill_follows_a_pull),
 		wait_test(wait__ends_with_the_whole_blob),
 		wait_test(wait__lets_go_when_the_fill_fails),
 		wait_test(wait__lets_go_when_nothing_comes),
