@@ -109,10 +109,10 @@ class PreheatCase(GcCase):
             self.assertEqual(outcome.state, state, outcome)
         return outcome
 
-    def submit(self, *references, **fields):
+    def submit(self, *names, references=(), **fields):
         """The same without cairnctl: what the first message says. Raises RpcError."""
         with self.cairnd.client() as client:
-            request = cairn_pb2.PreheatRequest(references=references, detach=True, **fields)
+            request = cairn_pb2.PreheatRequest(references=[*names, *references], detach=True, **fields)
             return next(iter(client.stream("Preheat", request, cairn_pb2.JobProgress, "/cairn.v1.Cairn/"))).job
 
     # what is here
