@@ -228,6 +228,7 @@ static enum cairn_code start_preheat(struct daemon *d, struct cairn_err *err)
 		.fills = d->fills,
 		.gc = d->gc,
 		.registry = d->registry,
+		.containerd = cairn_runtime_channel(d->runtime),
 		.state_dir = d->config.state_dir,
 		.owners = d->config.containerd.sharing_by_namespace,
 	};

@@ -281,6 +281,7 @@ static enum cairn_code parse_document(const json_t *doc, struct cairn_manifest *
 	const char *type = media_type != NULL ? json_string_value(media_type) : "";
 	m->media = type[0] != '\0' ? cairn_media_of(type) : shape_of(doc);
 	if (m->media == CAIRN_MEDIA_OTHER) return CAIRN_OK;
+	snprintf(m->media_type, sizeof(m->media_type), "%s", type); /* known ones are short */
 
 	code = check_one_kind(doc, m->media, err);
 	if (code == CAIRN_OK) code = parse_subject(doc, &m->subject, err);

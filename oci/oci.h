@@ -67,6 +67,7 @@ struct cairn_descriptor {
 
 struct cairn_manifest {
 	enum cairn_media media; /* MANIFEST or INDEX */
+	char media_type[128];	/* as it says itself; "": it does not */
 	size_t n;
 	struct cairn_descriptor *children; /* config first, then layers (or blobs); or manifests */
 	struct cairn_digest subject;	   /* what it is about, not what it needs; alg 0: none */

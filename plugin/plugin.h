@@ -264,9 +264,10 @@ struct cairn_preheat_opts {
 	struct cairn_fills *fills;
 	struct cairn_gc *gc;
 	struct cairn_registry *registry;
-	const struct cairn_clock *clock; /* NULL: cairn_clock_system */
-	const char *state_dir;		 /* jobs are written to its jobs/ */
-	bool owners;			 /* prefill asks for which namespaces a blob is */
+	struct cairn_channel *containerd; /* to register images with; NULL: there is none */
+	const struct cairn_clock *clock;  /* NULL: cairn_clock_system */
+	const char *state_dir;		  /* jobs are written to its jobs/ */
+	bool owners;			  /* prefill asks for which namespaces a blob is */
 };
 
 /* Copies what it needs of opts, and goes on with the jobs that an earlier process left.

@@ -179,6 +179,8 @@ static void run_job(struct cairn_preheat *p, struct cairn_preheat_job *job)
 	cairn_preheat_run(&p->env, job, &p->stop);
 	/* Interrupted by our own end, it goes on at the next start: its file says "running". */
 	if (atomic_load(&p->stop) && !cairn_preheat_job_is_cancelled(job)) return;
+	cairn_preheat_job_judge_images(job);
+	cairn_preheat_register(&p->env, job, &p->stop);
 	cairn_preheat_job_judge(job, cairn_real_ns(p->env.clock));
 	cairn_preheat_remember(&p->env, job);
 	cairn_preheat_job_wipe(job->request);
@@ -221,6 +223,11 @@ enum cairn_code cairn_preheat_submit(struct cairn_preheat *p,
 	struct cairn_preheat_job *job = NULL;
 	if (atomic_load(&p->stop)) {
 		return cairn_err_set(err, CAIRN_UNAVAILABLE, "the daemon is shutting down");
+	}
+	if (request->register_ && p->env.containerd == NULL) {
+		return cairn_err_set(err, CAIRN_FAILED_PRECONDITION,
+				     "register: containerd.address is empty, so there is no "
+				     "containerd to register images with");
 	}
 	enum cairn_code rc = cairn_preheat_job_new(request, &p->node, &job, err);
 	if (rc) return rc;
@@ -318,6 +325,7 @@ enum cairn_code cairn_preheat_start(const struct cairn_preheat_opts *opts,
 		.fills = opts->fills,
 		.gc = opts->gc,
 		.registry = opts->registry,
+		.containerd = opts->containerd,
 		.clock = opts->clock != NULL ? opts->clock : &cairn_clock_system,
 		.owners = opts->owners,
 	};

@@ -99,6 +99,32 @@ static enum cairn_code get_now(struct plan *p, size_t blob, const struct cairn_d
 	return rc;
 }
 
+/* Registries have manifests apart from other blobs. One that is not there may still be a blob: what
+ * an index names can be anything. Errors: CANCELLED only; others are met again by who asks for it
+ * as a blob. */
+static enum cairn_code fetch_manifest(struct plan *p, const struct cairn_digest *digest,
+				      struct cairn_err *err)
+{
+	struct cairn_preheat_worker *w = p->w;
+	const struct cairn_go_on go_on = {cairn_preheat_goes_on, w};
+	struct cairn_registry_manifest m = {0};
+	struct cairn_reference ref = p->ref;
+	struct cairn_blob_info info;
+	if (cairn_cache_info(w->env->cache, digest, &info, err) == CAIRN_OK) {
+		bool good = !info.damaged;
+		cairn_blob_info_fini(&info);
+		if (good) return CAIRN_OK;
+	}
+	ref.digest = *digest;
+	enum cairn_code rc = cairn_registry_get_manifest(w->session, &ref, &go_on, &m, err);
+	if (rc == CAIRN_OK) {
+		p->came = *digest;
+		rc = keep(p, &m, err);
+		free(m.json);
+	}
+	return rc == CAIRN_CANCELLED ? rc : CAIRN_OK;
+}
+
 /* The manifest of that digest, got if need be; it is one of the job's blobs. */
 static enum cairn_code get_manifest(struct plan *p, const struct cairn_digest *digest,
 				    uint64_t size, struct cairn_manifest *ret,
@@ -116,7 +142,8 @@ static enum cairn_code get_manifest(struct plan *p, const struct cairn_digest *d
 				     "a manifest of %llu bytes; at most %u are taken",
 				     (unsigned long long)size, CAIRN_MANIFEST_BYTES_MAX);
 	}
-	enum cairn_code rc = get_now(p, blob, digest, size, err);
+	enum cairn_code rc = fetch_manifest(p, digest, err);
+	if (rc == CAIRN_OK) rc = get_now(p, blob, digest, size, err);
 	if (rc) return rc;
 	rc = cairn_cache_peek(w->env->cache, digest, CAIRN_MANIFEST_BYTES_MAX, &json, &len, err);
 	if (rc) return rc;

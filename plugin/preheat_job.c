@@ -372,6 +372,15 @@ static void judge_image(struct cairn_preheat_job *job, struct cairn_preheat_imag
 	}
 }
 
+void cairn_preheat_job_judge_images(struct cairn_preheat_job *job)
+{
+	pthread_mutex_lock(&job->mu);
+	for (size_t i = 0; i < job->n_images; i++) judge_image(job, &job->images[i]);
+	job->change++;
+	pthread_cond_broadcast(&job->changed);
+	pthread_mutex_unlock(&job->mu);
+}
+
 void cairn_preheat_job_judge(struct cairn_preheat_job *job, int64_t now_ns)
 {
 	pthread_mutex_lock(&job->mu);

@@ -92,7 +92,10 @@ void cairn_preheat_job_blob(struct cairn_preheat_job *job, size_t blob, Cairn__V
 void cairn_preheat_job_image(struct cairn_preheat_job *job, size_t image, Cairn__V1__JobState state,
 			     const struct cairn_digest *root, const struct cairn_err *err);
 
-/* Judge images and job by their blobs, now that no more work is done. */
+/* Judge each image by its blobs, now that no more are got. */
+void cairn_preheat_job_judge_images(struct cairn_preheat_job *job);
+
+/* Judge images and job, now that no more work is done: the job is over. */
 void cairn_preheat_job_judge(struct cairn_preheat_job *job, int64_t now_ns);
 
 /* The job as a message, malloced as one of protobuf-c's (free it unpacked). */

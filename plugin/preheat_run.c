@@ -8,6 +8,7 @@
 #include "plugin/gc.h"
 #include "plugin/graph.h"
 #include "plugin/preheat.h"
+#include "plugin/register.h"
 
 /* Items of work that the workers of one job take in turn. */
 struct round {
@@ -157,6 +158,44 @@ void cairn_preheat_run(const struct cairn_preheat_env *env, struct cairn_preheat
 	blobs.n = job->n_blobs;
 	pthread_mutex_unlock(&job->mu);
 	run_round(&blobs);
+}
+
+/* ---- containerd -------------------------------------------------------------------------------*/
+
+static enum cairn_code register_image(struct cairn_preheat_worker *w,
+				      const struct cairn_preheat_image *im, struct cairn_err *err)
+{
+	static const char *const standard[] = {"k8s.io"};
+	const Cairn__V1__PreheatRequest *r = w->job->request;
+	size_t n = r->n_namespaces > 0 ? r->n_namespaces : 1;
+	for (size_t i = 0; i < n; i++) {
+		const struct cairn_register what = {
+			.cache = w->env->cache,
+			.channel = w->env->containerd,
+			.ns = r->n_namespaces > 0 ? r->namespaces[i] : standard[0],
+			.ref = &im->ref,
+			.name = im->name,
+			.go_on = cairn_preheat_goes_on,
+			.arg = w,
+		};
+		enum cairn_code rc = cairn_register_image(&what, &im->root, err);
+		if (rc) return rc;
+	}
+	return CAIRN_OK;
+}
+
+void cairn_preheat_register(const struct cairn_preheat_env *env, struct cairn_preheat_job *job,
+			    const _Atomic bool *stop)
+{
+	struct cairn_preheat_worker w = {.env = env, .job = job, .stop = stop};
+	if (!job->request->register_) return;
+	/* Only this thread changes images from here on. */
+	for (size_t i = 0; i < job->n_images; i++) {
+		struct cairn_err err;
+		if (job->images[i].state != CAIRN__V1__JOB_STATE__SUCCEEDED) continue;
+		if (register_image(&w, &job->images[i], &err) == CAIRN_OK) continue;
+		cairn_preheat_job_image(job, i, CAIRN__V1__JOB_STATE__FAILED, NULL, &err);
+	}
 }
 
 /* ---- what is remembered -----------------------------------------------------------------------*/

@@ -11,6 +11,7 @@ struct cairn_preheat_env {
 	struct cairn_fills *fills;
 	struct cairn_gc *gc;
 	struct cairn_registry *registry;
+	struct cairn_channel *containerd; /* NULL: there is none to register images with */
 	const struct cairn_clock *clock;
 	bool owners; /* note for which namespaces blobs are: prefill asks for it */
 };
@@ -20,6 +21,11 @@ struct cairn_preheat_env {
  * yet. Blocks. */
 void cairn_preheat_run(const struct cairn_preheat_env *env, struct cairn_preheat_job *job,
 		       const _Atomic bool *stop);
+
+/* Tell containerd of the images that are whole, where that was asked for; one that it does not take
+ * has failed. Blocks. */
+void cairn_preheat_register(const struct cairn_preheat_env *env, struct cairn_preheat_job *job,
+			    const _Atomic bool *stop);
 
 /* An image is whole: remember what its name stands for, and keep it for as long as was asked. */
 void cairn_preheat_remember(const struct cairn_preheat_env *env, struct cairn_preheat_job *job);

@@ -77,12 +77,21 @@ def own_error(root, folder, path, header):
 # a call that changes something of its own would wait for that lock, and so for ever.
 READ_ONLY = {"Namespaces/List", "Content/List", "Content/Info", "Images/List", "Leases/List",
              "Leases/ListResources", "Containers/ListStream"}
+# The one place that does so on purpose, from threads that nobody waits for.
+WRITES = {"plugin/register.c": {"Leases/Create", "Leases/Delete", "Content/Write", "Content/Update",
+                                "Images/Create", "Images/Update"}}
 RUNTIME_CALL = re.compile(r'"/containerd\.services\.[a-z0-9.]+\.(\w+/\w+)"')
 
 
-def call_error(line):
+RUNTIME_PREFIX = re.compile(r'"/containerd\.services\.[a-z0-9.]+\.\w+/"')
+
+
+def call_error(path, line):
+    serves = path == "plugin/content.c"  # the same names, but of what we answer
+    if RUNTIME_PREFIX.search(line) and path not in WRITES and not serves:
+        return "name each method of containerd's in full, so that this lint sees it"
     for method in RUNTIME_CALL.findall(line):
-        if method not in READ_ONLY:
+        if method not in READ_ONLY | WRITES.get(path, set()):
             return f"{method} may change what containerd holds: only {', '.join(sorted(READ_ONLY))} may be called"
     return None
 
@@ -91,8 +100,8 @@ def check(root, file):
     path = file.relative_to(root).as_posix()
     folder = path.split("/")[0]
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        if call_error(line):
-            yield f"{path}:{number}: {call_error(line)}"
+        if call_error(path, line):
+            yield f"{path}:{number}: {call_error(path, line)}"
         match = INCLUDE.match(line)
         if not match:
             continue
