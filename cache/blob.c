@@ -390,7 +390,10 @@ void cairn_cache_release(struct cairn_cache *c, const struct cairn_digest *diges
 {
 	lock(&c->mu);
 	struct blob *b = blob_find_locked(c, digest);
-	if (b != NULL) release_locked(c, b);
+	if (b != NULL && b->state == CAIRN_BLOB_REFERENCED) {
+		blob_used_locked(c, b);
+		release_locked(c, b);
+	}
 	unlock(&c->mu);
 }
 

@@ -136,7 +136,8 @@ CAIRN_CHECKED enum cairn_code cairn_cache_set_labels(struct cairn_cache *cache,
  */
 
 /* Nobody records it any more: REFERENCED becomes CACHED, and forgets its labels; a damaged blob is
- * dropped. Unknown digests are fine. Memory only (a dropped file is unlinked in the background). */
+ * dropped. It was in use until now, so this is its last use. Unknown digests are fine. Memory only
+ * (a dropped file is unlinked in the background). */
 void cairn_cache_release(struct cairn_cache *cache, const struct cairn_digest *digest);
 
 /* One more owner of a blob that is here. Memory only. */
@@ -151,7 +152,9 @@ bool cairn_cache_reference(struct cairn_cache *cache, const struct cairn_digest 
 
 /* Release a blob that two complete listings of the records lacked, the earlier of which began at
  * begun_boot_ns. Does so only if that is after the open, CAIRN_RECORD_GRACE_NS after the blob was
- * referenced, CAIRN_PROMISE_GRACE_NS after the last promise, and no ingest or reader holds it.
+ * referenced, CAIRN_PROMISE_GRACE_NS after the last promise, and no ingest or reader holds it. This
+ * is no use of the blob: nobody knows when its record ended, or whether it had one. After an
+ * unclean end all blobs are released so, at one time; their order and their ages must outlive that.
  * Returns whether it released. Memory only. */
 bool cairn_cache_release_unrecorded(struct cairn_cache *cache, const struct cairn_digest *digest,
 				    int64_t begun_boot_ns);

@@ -4,6 +4,7 @@
 #include "support/rows.h"
 
 #define MIB (1u << 20)
+#define HOUR (3600 * CAIRN_NS_PER_S)
 
 static struct cairn_gc_blob seen(struct store *s, const struct cairn_digest *d)
 {
@@ -32,6 +33,29 @@ static enum cairn_evict_outcome evict(struct store *s, const struct cairn_digest
 {
 	struct cairn_gc_blob b = seen(s, d);
 	return evict_seen(s, &b, NULL);
+}
+
+/* Who has a record of a blob need not ask for it: until it ends, the blob is in use. */
+static void used__until_its_record_is_deleted(void **state)
+{
+	struct store *s = *state;
+	struct content c = content_new(100, 60);
+	add_referenced(s, &c);
+	int64_t then = seen(s, &c.digest).used_ns;
+	clock_move(s, 100 * HOUR);
+	cairn_cache_release(s->cache, &c.digest);
+	assert_int_equal(seen(s, &c.digest).used_ns, then + 100 * HOUR);
+	clock_move(s, HOUR);
+	cairn_cache_release(s->cache, &c.digest); /* once */
+	assert_int_equal(seen(s, &c.digest).used_ns, then + 100 * HOUR);
+	store_reopen(s);
+	assert_int_equal(seen(s, &c.digest).used_ns, then + 100 * HOUR);
+	/* That listings lack it says nothing about when. */
+	assert_true(cairn_cache_reference(s->cache, &c.digest));
+	clock_move(s, 100 * HOUR);
+	assert_true(cairn_cache_release_unrecorded(s->cache, &c.digest, s->clock.boot_ns));
+	assert_int_equal(seen(s, &c.digest).used_ns, then + 100 * HOUR);
+	content_free(&c);
 }
 
 static bool twice(void *arg)
@@ -475,6 +499,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		evict_test(evict__erases_file_row_and_chain),
 		evict_test(evict__stops_between_two_files),
+		evict_test(used__until_its_record_is_deleted),
 		evict_test(evict__spares_what_is_referenced),
 		evict_test(evict__spares_what_was_referenced_since_the_decision),
 		evict_test(evict__spares_what_is_read),

@@ -67,6 +67,7 @@ static void fill_blob(struct world *w)
 
 static void release_one(struct world *w, int at)
 {
+	if (w->m.blobs[at].refd) w->m.blobs[at].used = tick(w);
 	cairn_cache_release(w->s.cache, &w->m.blobs[at].c.digest);
 	w->m.blobs[at].refd = false;
 }
