@@ -68,19 +68,20 @@ static int64_t now_ns(void)
 
 /* ---- is the containerd that we ask the one that uses us? --------------------------------------*/
 
-/* The process that listens at the address; 0: nobody, or not visible from here. */
+/* The process that listens at the address; 0: it is not visible from here; negative: it cannot be
+ * said now, as when nobody listens or there is no descriptor to ask with. */
 static pid_t listener_pid(const char *address)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	struct ucred peer = {0};
 	socklen_t len = sizeof(peer);
-	if (strlen(address) >= sizeof(addr.sun_path)) return 0;
+	if (strlen(address) >= sizeof(addr.sun_path)) return -1;
 	memcpy(addr.sun_path, address, strlen(address) + 1);
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0) return 0;
+	if (fd < 0) return -1;
 	if (connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) != 0 ||
 	    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) != 0) {
-		peer.pid = 0;
+		peer.pid = -1;
 	}
 	close(fd);
 	return peer.pid;
@@ -98,7 +99,8 @@ static bool has_connected_locked(const struct cairn_runtime *rt, pid_t pid)
 static enum cairn_listing_client look_at_client(struct cairn_runtime *rt)
 {
 	pid_t pid = listener_pid(rt->status.address);
-	if (pid <= 0) return CAIRN_CLIENT_UNKNOWN;
+	if (pid == 0) return CAIRN_CLIENT_UNKNOWN;
+	if (pid < 0) return CAIRN_CLIENT_OTHER; /* not proved; the next listing looks again */
 	pthread_mutex_lock(&rt->mu);
 	if (has_connected_locked(rt, pid)) rt->client = pid;
 	bool ours = rt->client == pid;

@@ -423,12 +423,12 @@ static void refresh__knows_whom_it_has_asked(void **state)
 	OK(refresh(w, &got));
 	assert_int_equal(got->client, CAIRN_CLIENT_OURS);
 	cairn_listing_unref(got);
-	/* Who listens cannot be seen: the connection stands, and nothing is released. */
+	/* Who listens cannot be asked: the connection stands, and nothing is proved or released. */
 	assert_int_equal(unlink(w->fake.socket), 0);
 	w->n->skew_ns += CAIRN_PROMISE_GRACE_NS + CAIRN_NS_PER_S;
 	for (int i = 0; i < 3; i++) {
 		OK(refresh(w, &got));
-		assert_int_equal(got->client, CAIRN_CLIENT_UNKNOWN);
+		assert_int_equal(got->client, CAIRN_CLIENT_OTHER);
 		cairn_listing_unref(got);
 	}
 	assert_false(view_status(w).client);
