@@ -305,6 +305,16 @@ enum cairn_code cairn_cache_info(struct cairn_cache *c, const struct cairn_diges
 	return b != NULL ? CAIRN_OK : not_found(digest, err);
 }
 
+int cairn_cache_state(struct cairn_cache *c, const struct cairn_digest *digest, bool *ret_damaged)
+{
+	lock(&c->mu);
+	struct blob *b = blob_find_locked(c, digest);
+	int state = b != NULL ? b->state : 0;
+	*ret_damaged = b != NULL && b->damaged;
+	unlock(&c->mu);
+	return state;
+}
+
 enum cairn_code cairn_cache_promise(struct cairn_cache *c, const struct cairn_digest *digest,
 				    struct cairn_blob_info *ret, struct cairn_err *err)
 {
@@ -348,6 +358,7 @@ size_t cairn_cache_next(struct cairn_cache *c, const struct cairn_digest *after,
 		lock(&c->mu);
 		more = walk_locked(c, &pos, (int)state, ret, max, &n);
 		unlock(&c->mu);
+		if (more) let_others_in();
 	}
 	return n;
 }

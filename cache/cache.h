@@ -109,6 +109,10 @@ CAIRN_CHECKED enum cairn_code cairn_cache_info(struct cairn_cache *cache,
 					       const struct cairn_digest *digest,
 					       struct cairn_blob_info *ret, struct cairn_err *err);
 
+/* The state alone; 0: not here. Memory only, and cheap enough for all that containerd records. */
+int cairn_cache_state(struct cairn_cache *cache, const struct cairn_digest *digest,
+		      bool *ret_damaged);
+
 /* As cairn_cache_info, for those who record what they are told: only a referenced blob is found,
  * and the answer is a promise that is remembered (see cairn_cache_release_unrecorded). A damaged
  * blob is still found. ret->owners is not filled. Memory only. Errors: NOT_FOUND. */

@@ -75,6 +75,7 @@ size_t cairn_cache_next_gc(struct cairn_cache *c, const struct cairn_digest *aft
 		b = table_next(&c->tables[alg], b);
 	}
 	unlock(&c->mu);
+	if (n > 0 && n == max) let_others_in();
 	return n;
 }
 

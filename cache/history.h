@@ -53,10 +53,15 @@ void cairn_cache_set_needs(struct cairn_cache *cache, const char *name,
 			   const struct cairn_digest *root, struct cairn_needs *needs);
 
 /* All versions of the name (NULL: of all names), by name, then the one that was current last first.
+ * Copied in steps: what comes or goes meanwhile may be among them or not.
  * Returns their number; *ret is freed with cairn_versions_free. Memory only. */
 size_t cairn_cache_versions(struct cairn_cache *cache, const char *name,
 			    struct cairn_version **ret);
 void cairn_versions_free(struct cairn_version *list, size_t n);
+
+/* How many versions and pins there are now. Memory only. */
+void cairn_cache_count_history(struct cairn_cache *cache, uint64_t *ret_versions,
+			       uint64_t *ret_pins);
 
 /* Unknown ones are fine. Memory only, written back soon. */
 void cairn_cache_forget_version(struct cairn_cache *cache, const char *name,

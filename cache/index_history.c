@@ -45,7 +45,8 @@ enum cairn_code index_load_versions(struct index *x,
 	sqlite3_stmt *st = NULL;
 	int rc = sqlite3_prepare_v2(x->db,
 				    "SELECT name,root,first_ns,last_ns,first_real_ns,last_real_ns,"
-				    "complete,needs FROM version",
+				    "complete,needs FROM version"
+				    " ORDER BY name,root", /* as they are in memory */
 				    -1, &st, NULL);
 	while (rc == SQLITE_OK && (rc = sqlite3_step(st)) == SQLITE_ROW) {
 		struct version_row row = {

@@ -4,6 +4,8 @@
 #include "cache/mem.h"
 #include "cache/store.h"
 
+#define COPY_STEP 256 /* versions copied under one lock */
+
 /* ---- needs */
 
 struct cairn_needs *cairn_needs_new(size_t n)
@@ -279,24 +281,53 @@ static int by_name_newest_first(const void *a, const void *b)
 	return cairn_digest_compare(&x->root, &y->root);
 }
 
+/* Up to COPY_STEP versions that follow *after (NULL: the first ones) of the name (NULL: of any). */
+static size_t copy_locked(struct cairn_cache *c, const char *name,
+			  const struct cairn_version *after, struct cairn_version *ret)
+	CAIRN_REQUIRES(&c->mu)
+{
+	size_t at = name != NULL ? search_locked(c, name, NULL) : 0, n = 0;
+	if (after != NULL && find_locked(c, after->name, &after->root, &at) != NULL) at++;
+	for (; n < COPY_STEP && at + n < c->versions_n; n++) {
+		const struct cairn_version *v = &c->versions[at + n]->v;
+		if (name != NULL && strcmp(v->name, name) != 0) break;
+		ret[n] = *v;
+		ret[n].name = mem_dup(v->name);
+		if (v->needs != NULL) cairn_needs_ref(v->needs);
+	}
+	return n;
+}
+
 size_t cairn_cache_versions(struct cairn_cache *c, const char *name, struct cairn_version **ret)
 {
-	lock(&c->mu);
-	size_t first = name != NULL ? search_locked(c, name, NULL) : 0, n = 0;
-	while (first + n < c->versions_n &&
-	       (name == NULL || strcmp(c->versions[first + n]->v.name, name) == 0)) {
-		n++;
+	struct cairn_version *list = NULL;
+	size_t n = 0, cap = 0;
+	for (size_t got = COPY_STEP; got == COPY_STEP; n += got) {
+		if (n > 0) let_others_in();
+		if (cap < n + COPY_STEP) {
+			cap = 2 * cap + COPY_STEP;
+			list = mem_grow(list, cap * sizeof(list[0]));
+		}
+		lock(&c->mu);
+		got = copy_locked(c, name, n > 0 ? &list[n - 1] : NULL, list + n);
+		unlock(&c->mu);
 	}
-	struct cairn_version *list = mem_zero(n * sizeof(list[0]));
-	for (size_t i = 0; i < n; i++) {
-		list[i] = c->versions[first + i]->v;
-		list[i].name = mem_dup(list[i].name);
-		if (list[i].needs != NULL) cairn_needs_ref(list[i].needs);
-	}
-	unlock(&c->mu);
 	qsort(list, n, sizeof(list[0]), by_name_newest_first);
 	*ret = list;
 	return n;
+}
+
+void cairn_cache_count_history(struct cairn_cache *c, uint64_t *ret_versions, uint64_t *ret_pins)
+{
+	int64_t now = cairn_cache_now_ns(c);
+	lock(&c->mu);
+	*ret_versions = c->versions_n;
+	*ret_pins = 0;
+	for (size_t i = 0; i < c->pins_n; i++) {
+		const struct cairn_pin *p = &c->pins[i]->p;
+		*ret_pins += p->until_ns == 0 || p->until_ns > now;
+	}
+	unlock(&c->mu);
 }
 
 void cairn_versions_free(struct cairn_version *list, size_t n)

@@ -64,7 +64,7 @@ struct batch {
 	Cairn__Wire__Timestamp times[BATCH][2];
 	char digests[BATCH][CAIRN_DIGEST_STR];
 	Cairn__V1__ListBlobsResponse response;
-	struct cairn_gc_pass pass; /* what garbage collection would decide */
+	struct cairn_gc_look *look; /* what garbage collection would decide */
 };
 
 static void set_time(Cairn__Wire__Timestamp *ts, int64_t ns)
@@ -95,7 +95,7 @@ static void set_blob(struct batch *b, size_t i)
 	while (info->owners != NULL && info->owners[blob->n_namespaces] != NULL) {
 		blob->n_namespaces++;
 	}
-	const struct cairn_gc_decision *d = cairn_gc_pass_find(&b->pass, &info->digest);
+	const struct cairn_gc_decision *d = cairn_gc_pass_find(&b->look->pass, &info->digest);
 	if (d == NULL) return; /* it came since */
 	blob->why = (char *)(uintptr_t)cairn_gc_why_name(d->why);
 	blob->what = (char *)(uintptr_t)d->what;
@@ -157,9 +157,10 @@ static enum cairn_code list_blobs(void *arg, struct cairn_call *call, const void
 				     (int)request->state);
 	}
 	cairn_call_offload(call);
-	cairn_gc_look(service->gc, &b->pass);
+	b->look = cairn_gc_look(service->gc);
 	enum cairn_code rc = send_all(service, call, b, state, request->damaged_only, err);
-	cairn_gc_pass_fini(&b->pass);
+	cairn_call_offload(call); /* as sending has ended that */
+	cairn_gc_look_unref(b->look);
 	return rc;
 }
 

@@ -142,9 +142,10 @@ static enum cairn_code collect(struct collect *c, struct cairn_call *call, struc
 	} else {
 		rc = cairn_job_run(call, collect_work, c, tell_nothing, &counts, err);
 	}
+	atomic_fetch_sub(&c->service->collecting, 1); /* a slow reader keeps nobody waiting */
 	if (rc == CAIRN_OK) rc = send_pass(c, call, err);
+	cairn_call_offload(call);
 	cairn_gc_pass_fini(&c->pass);
-	atomic_fetch_sub(&c->service->collecting, 1);
 	return rc;
 }
 

@@ -112,11 +112,11 @@ enum cairn_code cairn_service_versions(void *arg, struct cairn_call *call, const
 		enum cairn_code rc = cairn_service_name(service->cache, request->name, name, err);
 		if (rc) return rc;
 	}
-	struct cairn_gc_pass pass;
 	cairn_call_offload(call);
-	cairn_gc_look(service->gc, &pass);
-	enum cairn_code rc = send_versions(service, call, &pass, name, err);
-	cairn_gc_pass_fini(&pass);
+	struct cairn_gc_look *look = cairn_gc_look(service->gc);
+	enum cairn_code rc = send_versions(service, call, &look->pass, name, err);
+	cairn_call_offload(call);
+	cairn_gc_look_unref(look);
 	return rc;
 }
 

@@ -218,16 +218,15 @@ static void fill(struct cairn_admin_service *service, struct cairn_call *call,
 static void fill_decision(struct cairn_admin_service *service, struct cairn_call *call,
 			  const struct cairn_digest *digest, Cairn__V1__Blob *blob)
 {
-	struct cairn_gc_pass pass;
 	cairn_call_offload(call);
-	cairn_gc_look(service->gc, &pass);
-	const struct cairn_gc_decision *d = cairn_gc_pass_find(&pass, digest);
+	struct cairn_gc_look *look = cairn_gc_look(service->gc);
+	const struct cairn_gc_decision *d = cairn_gc_pass_find(&look->pass, digest);
 	if (d != NULL) {
 		blob->why = cairn_call_strdup(call, cairn_gc_why_name(d->why));
 		blob->what = cairn_call_strdup(call, d->what);
 		blob->evict = cairn_gc_evicts(d->why);
 	}
-	cairn_gc_pass_fini(&pass);
+	cairn_gc_look_unref(look);
 }
 
 /* The digest that is asked about: given as such, or the newest version of an image's name. */

@@ -40,6 +40,13 @@ struct cairn_gc {
 	struct cairn_gc_status status; /* guarded by mu: what passes leave in it */
 	bool futile;	  /* guarded by mu: the last pass did not relieve the pressure */
 	int64_t ended_ms; /* guarded by mu: when it ended */
+
+	/* guarded by mu: looks */
+	pthread_cond_t looked;
+	bool looking;
+	unsigned lookers;
+	uint64_t looks_wanted, looks_served;
+	struct cairn_gc_look *look; /* counted: what those who wait are served by; or NULL */
 };
 
 const char *cairn_gc_trigger_name(enum cairn_gc_trigger trigger)
@@ -244,10 +251,13 @@ uint64_t cairn_gc_room(struct cairn_gc *gc)
 	return cairn_gc_writable(&gc->rules.marks, &disk);
 }
 
-void cairn_gc_look(struct cairn_gc *gc, struct cairn_gc_pass *ret)
+static struct cairn_gc_look *look_now(struct cairn_gc *gc)
 {
 	struct cairn_runtime_status st;
 	struct answer answer = {.listing = cairn_runtime_last(gc->runtime)};
+	struct cairn_gc_look *look = calloc(1, sizeof(*look));
+	if (look == NULL) abort();
+	atomic_init(&look->refs, 1);
 	cairn_runtime_get_status(gc->runtime, &st);
 	answer.sure = !cairn_runtime_asks(gc->runtime);
 	if (answer.listing != NULL && st.reachable) {
@@ -264,9 +274,48 @@ void cairn_gc_look(struct cairn_gc *gc, struct cairn_gc_pass *ret)
 		.trigger = CAIRN_GC_BY_REQUEST,
 		.dry_run = true,
 	};
-	cairn_gc_pass_run(&opts, ret);
-	snprintf(ret->summary.unsure_why, sizeof(ret->summary.unsure_why), "%s", answer.why);
+	cairn_gc_pass_run(&opts, &look->pass);
+	snprintf(look->pass.summary.unsure_why, sizeof(look->pass.summary.unsure_why), "%s",
+		 answer.why);
 	cairn_listing_unref(answer.listing);
+	return look;
+}
+
+/* As with listings: a look serves those who asked before it began, and one runs at a time. */
+struct cairn_gc_look *cairn_gc_look(struct cairn_gc *gc)
+{
+	struct cairn_gc_look *look = NULL, *unused = NULL;
+	pthread_mutex_lock(&gc->mu);
+	uint64_t ticket = ++gc->looks_wanted;
+	gc->lookers++;
+	while (gc->looking && gc->looks_served < ticket) pthread_cond_wait(&gc->looked, &gc->mu);
+	if (gc->looks_served < ticket) {
+		uint64_t serves = gc->looks_wanted;
+		gc->looking = true;
+		pthread_mutex_unlock(&gc->mu);
+		look = look_now(gc);
+		pthread_mutex_lock(&gc->mu);
+		unused = gc->look;
+		gc->look = look;
+		gc->looks_served = serves;
+		gc->looking = false;
+		pthread_cond_broadcast(&gc->looked);
+	}
+	look = gc->look;
+	atomic_fetch_add(&look->refs, 1);
+	bool last = --gc->lookers == 0; /* nobody is served by it any more */
+	struct cairn_gc_look *done = last ? cairn_steal(&gc->look) : NULL;
+	pthread_mutex_unlock(&gc->mu);
+	cairn_gc_look_unref(unused);
+	cairn_gc_look_unref(done);
+	return look;
+}
+
+void cairn_gc_look_unref(struct cairn_gc_look *look)
+{
+	if (look == NULL || atomic_fetch_sub(&look->refs, 1) != 1) return;
+	cairn_gc_pass_fini(&look->pass);
+	free(look);
 }
 
 void cairn_gc_on_images(void *cache, const struct cairn_listed_image *images, size_t n)
@@ -361,12 +410,14 @@ static void init_sync(struct cairn_gc *gc)
 	pthread_mutex_init(&gc->mu, NULL);
 	pthread_cond_init(&gc->wake, &attr);
 	pthread_cond_init(&gc->turn, &attr);
+	pthread_cond_init(&gc->looked, &attr);
 	pthread_condattr_destroy(&attr);
 }
 
 static void destroy(struct cairn_gc *gc)
 {
 	cairn_gc_log_close(&gc->log);
+	pthread_cond_destroy(&gc->looked);
 	pthread_cond_destroy(&gc->turn);
 	pthread_cond_destroy(&gc->wake);
 	pthread_mutex_destroy(&gc->mu);
@@ -426,8 +477,6 @@ void cairn_gc_reopen_log(struct cairn_gc *gc)
 
 void cairn_gc_get_status(struct cairn_gc *gc, struct cairn_gc_status *ret)
 {
-	struct cairn_version *versions;
-	struct cairn_pin *pins;
 	pthread_mutex_lock(&gc->mu);
 	*ret = gc->status;
 	pthread_mutex_unlock(&gc->mu);
@@ -435,8 +484,5 @@ void cairn_gc_get_status(struct cairn_gc *gc, struct cairn_gc_status *ret)
 	cairn_cache_disk(gc->cache, &ret->disk);
 	ret->over_high = cairn_gc_over_high(&gc->rules.marks, &ret->disk);
 	ret->over_low = cairn_gc_over_low(&gc->rules.marks, &ret->disk);
-	ret->pins = cairn_cache_pins(gc->cache, &pins);
-	cairn_pins_free(pins, ret->pins);
-	ret->versions = cairn_cache_versions(gc->cache, NULL, &versions);
-	cairn_versions_free(versions, ret->versions);
+	cairn_cache_count_history(gc->cache, &ret->versions, &ret->pins);
 }

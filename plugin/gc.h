@@ -23,8 +23,16 @@ CAIRN_CHECKED enum cairn_code cairn_gc_run(struct cairn_gc *gc,
 /* How many bytes may be written by others than pulls: min_free stays free. Asks the disk. */
 uint64_t cairn_gc_room(struct cairn_gc *gc);
 
-/* What a pass would decide by the last listing of containerd. Changes nothing and waits for nobody,
- * but walks all blobs. */
-void cairn_gc_look(struct cairn_gc *gc, struct cairn_gc_pass *ret);
+/* What a pass would decide by the last listing of containerd: immutable, and counted, since those
+ * who ask at the same time share one. */
+struct cairn_gc_look {
+	_Atomic unsigned refs;
+	struct cairn_gc_pass pass;
+};
+
+/* Decided after the call began. Changes nothing and waits for no pass, but walks all blobs, one
+ * look at a time. Blocks. To free the last reference takes its time, too: on no polling thread. */
+struct cairn_gc_look *cairn_gc_look(struct cairn_gc *gc);
+void cairn_gc_look_unref(struct cairn_gc_look *look); /* NULL is fine */
 
 #endif

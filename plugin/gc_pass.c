@@ -251,15 +251,12 @@ static bool execute(const struct cairn_gc_pass_opts *opts, struct cairn_gc_pass 
 static void drop_versions(const struct cairn_gc_pass_opts *opts, struct cairn_gc_pass *p)
 {
 	const struct cairn_holds *h = &p->holds;
-	struct cairn_err ignored;
+	bool damaged;
 	for (size_t i = 0; i < h->n_versions; i++) {
 		const struct cairn_version *v = &h->versions[i];
-		struct cairn_blob_info info;
 		bool recorded = cairn_image_index_has(&h->images, v->name, &v->root);
 		if (!opts->sure || h->kept[i] || h->found[i] || recorded) continue;
-		if (!h->pruned[i] &&
-		    cairn_cache_info(opts->cache, &v->root, &info, &ignored) == CAIRN_OK) {
-			cairn_blob_info_fini(&info);
+		if (!h->pruned[i] && cairn_cache_state(opts->cache, &v->root, &damaged) != 0) {
 			continue;
 		}
 		cairn_cache_forget_version(opts->cache, v->name, &v->root);

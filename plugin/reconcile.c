@@ -2,11 +2,19 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/log.h"
 
 #define WALK_BATCH 64
+#define STEP 256	   /* digests looked up without a pause */
 #define MISSING_LOG_MAX 20 /* lines of one reconciliation */
+
+/* Polling threads wait for the store's lock, too. */
+static void let_others_in(void)
+{
+	(void)nanosleep(&(struct timespec){0, 20000}, NULL);
+}
 
 static void log_blob(enum cairn_log_level level, const char *event,
 		     const struct cairn_digest *digest, const char *why)
@@ -35,13 +43,11 @@ static void check_recorded(struct cairn_cache *cache, const struct cairn_digest 
 			   const struct cairn_digest_set *known, uint64_t *logged,
 			   struct cairn_reconciled *ret)
 {
-	struct cairn_err ignored;
-	cairn_auto(cairn_blob_info_fini) struct cairn_blob_info info = {0};
-	if (cairn_cache_info(cache, digest, &info, &ignored) != CAIRN_OK) {
-		note_missing(digest, false, known, logged, ret);
-	} else if (info.damaged) {
-		note_missing(digest, true, known, logged, ret);
-	} else if (info.state == CAIRN_BLOB_CACHED && cairn_cache_reference(cache, digest)) {
+	bool damaged;
+	int state = cairn_cache_state(cache, digest, &damaged);
+	if (state == 0 || damaged) {
+		note_missing(digest, damaged, known, logged, ret);
+	} else if (state == CAIRN_BLOB_CACHED && cairn_cache_reference(cache, digest)) {
 		ret->promoted++;
 		log_blob(CAIRN_LOG_WARN, "blob_promoted", digest, "recorded");
 	}
@@ -58,6 +64,7 @@ static void check_all_recorded(struct cairn_cache *cache, const struct cairn_dig
 		for (size_t j = 0; j < k->n; j++) {
 			memcpy(digest.bytes, k->keys + j * width, width);
 			check_recorded(cache, &digest, known, &logged, ret);
+			if (j % STEP == STEP - 1) let_others_in();
 		}
 	}
 	if (logged > MISSING_LOG_MAX) {
@@ -88,6 +95,7 @@ static uint64_t release_unrecorded(struct cairn_cache *cache, const struct cairn
 			}
 			cairn_blob_info_fini(&blobs[i]);
 		}
+		let_others_in();
 	}
 	free(blobs);
 	return released;

@@ -152,6 +152,40 @@ static void turns__are_not_waited_for_by_who_is_to_stop(void **state)
 	cairn_runtime_cancel(w->rt);
 }
 
+/* ---- looks ---- */
+
+static void *look(void *gc)
+{
+	return cairn_gc_look(gc);
+}
+
+/* Each is of after it was asked for; those who ask at the same time share. */
+static void looks__are_fresh_and_shared(void **state)
+{
+	struct world *w = *state;
+	pthread_t threads[32];
+	begin(w);
+	put(w->n, 1);
+	struct cairn_gc_look *one = cairn_gc_look(w->gc);
+	assert_int_equal(one->pass.n_blobs, 1);
+	for (size_t i = 0; i < CAIRN_LEN(threads); i++) {
+		assert_int_equal(pthread_create(&threads[i], NULL, look, w->gc), 0);
+	}
+	for (unsigned seed = 2; seed < 10; seed++) {
+		put(w->n, seed);
+		struct cairn_gc_look *other = cairn_gc_look(w->gc);
+		assert_int_equal(other->pass.n_blobs, seed);
+		cairn_gc_look_unref(other);
+	}
+	for (size_t i = 0; i < CAIRN_LEN(threads); i++) {
+		void *ret;
+		assert_int_equal(pthread_join(threads[i], &ret), 0);
+		cairn_gc_look_unref(ret);
+	}
+	assert_int_equal(one->pass.n_blobs, 1);
+	cairn_gc_look_unref(one);
+}
+
 /* ---- Deletes ---- */
 
 static struct cairn_gc_status status(struct world *w)
@@ -205,6 +239,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(codes__of_containerd_make_no_pass_sure),
 		TEST(turns__are_not_waited_for_by_who_is_to_stop),
+		TEST(looks__are_fresh_and_shared),
 		TEST(deletes__are_not_lost_when_the_interval_is_over),
 		TEST(deletes__that_free_nothing_are_not_looked_at_each_time),
 	};
