@@ -13,10 +13,13 @@ struct build {
 	struct cairn_holds *out;
 	struct known {
 		struct cairn_digest root;
-		struct cairn_digest *needs; /* owned by one of out's holds */
+		struct cairn_digest *needs; /* sorted; out's texts' in the end */
 		size_t n;
-	} * known; /* sorted by root */
+		bool partial; /* to be read, for what may be missing */
+	} * known;
 	size_t n_known, cap_known;
+	size_t *slots; /* by root: 0, or 1 + the place in known */
+	size_t n_slots;
 };
 
 static void *grow(void *list, size_t n, size_t *cap, size_t size)
@@ -78,55 +81,86 @@ bool cairn_image_index_has(const struct cairn_image_index *index, const char *na
 
 /* ---- what a root needs ------------------------------------------------------------------------*/
 
-static size_t search(const struct build *b, const struct cairn_digest *root, bool *found)
+/* The slot of the root, or the free one that it would have. */
+static size_t *slot_of(const struct build *b, const struct cairn_digest *root)
 {
-	size_t low = 0, high = b->n_known;
-	while (low < high) {
-		size_t mid = low + (high - low) / 2;
-		if (cairn_digest_compare(&b->known[mid].root, root) < 0) {
-			low = mid + 1;
-		} else {
-			high = mid;
-		}
+	size_t at;
+	memcpy(&at, root->bytes, sizeof(at));
+	for (;; at++) {
+		size_t *slot = &b->slots[at & (b->n_slots - 1)];
+		if (*slot == 0 || cairn_digest_equal(&b->known[*slot - 1].root, root)) return slot;
 	}
-	*found = low < b->n_known && cairn_digest_equal(&b->known[low].root, root);
-	return low;
 }
 
-static void remember(struct build *b, size_t at, const struct cairn_digest *root,
-		     const struct cairn_needs *needs)
+static struct known *find(const struct build *b, const struct cairn_digest *root)
 {
-	b->known = grow(b->known, b->n_known, &b->cap_known, sizeof(b->known[0]));
-	memmove(&b->known[at + 1], &b->known[at], (b->n_known - at) * sizeof(b->known[0]));
-	b->n_known++;
-	struct known *k = &b->known[at];
-	*k = (struct known){.root = *root, .n = needs->n};
-	k->needs = calloc(needs->n + 1, sizeof(k->needs[0]));
+	size_t slot = b->n_slots > 0 ? *slot_of(b, root) : 0;
+	return slot > 0 ? &b->known[slot - 1] : NULL;
+}
+
+static void grow_slots(struct build *b)
+{
+	if (2 * b->n_known < b->n_slots) return;
+	free(b->slots);
+	b->n_slots = b->n_slots > 0 ? 2 * b->n_slots : 64;
+	b->slots = calloc(b->n_slots, sizeof(b->slots[0]));
+	if (b->slots == NULL) abort();
+	for (size_t i = 0; i < b->n_known; i++) *slot_of(b, &b->known[i].root) = i + 1;
+}
+
+static int by_digest(const void *a, const void *b)
+{
+	return cairn_digest_compare(a, b);
+}
+
+/* It needs these, too. */
+static void extend(struct known *k, const struct cairn_needs *needs)
+{
+	size_t before = k->n;
+	k->needs = realloc(k->needs, (before + needs->n + 1) * sizeof(k->needs[0]));
 	if (k->needs == NULL) abort();
-	for (size_t i = 0; i < needs->n; i++) k->needs[i] = needs->list[i].digest;
+	for (size_t i = 0; i < needs->n; i++) {
+		const struct cairn_digest *digest = &needs->list[i].digest;
+		bool has = bsearch(digest, k->needs, before, sizeof(*digest), by_digest) != NULL;
+		if (!has) k->needs[k->n++] = *digest;
+	}
+	qsort(k->needs, k->n, sizeof(k->needs[0]), by_digest);
+}
+
+static struct known *remember(struct build *b, const struct cairn_digest *root)
+{
+	struct known *k = find(b, root);
+	if (k != NULL) return k;
+	grow_slots(b);
+	b->known = grow(b->known, b->n_known, &b->cap_known, sizeof(b->known[0]));
+	*slot_of(b, root) = ++b->n_known;
+	k = &b->known[b->n_known - 1];
+	*k = (struct known){.root = *root, .partial = true};
+	return k;
 }
 
 static const struct known *needs_of(struct build *b, const struct cairn_digest *root)
 {
-	bool found;
-	size_t at = search(b, root, &found);
-	if (!found) {
-		struct cairn_needs *needs = cairn_graph_needs(b->in->cache, root);
-		remember(b, at, root, needs);
-		cairn_needs_unref(needs);
-	}
-	return &b->known[at];
+	struct known *k = remember(b, root);
+	if (!k->partial) return k;
+	struct cairn_needs *needs = cairn_graph_needs(b->in->cache, root);
+	extend(k, needs);
+	k->partial = false;
+	cairn_needs_unref(needs);
+	return k;
 }
 
-/* What the history knows completely need not be read. */
+/* What the history knows completely need not be read. What it knows in part is needed, too: an
+ * index may be gone while the layers below it are still here. */
 static void take_history(struct build *b)
 {
 	for (size_t i = 0; i < b->out->n_versions; i++) {
-		bool found;
 		const struct cairn_version *v = &b->out->versions[i];
-		if (v->needs == NULL || !v->needs->complete) continue;
-		size_t at = search(b, &v->root, &found);
-		if (!found) remember(b, at, &v->root, v->needs);
+		if (v->needs == NULL) continue;
+		struct known *k = remember(b, &v->root);
+		if (!k->partial) continue;
+		extend(k, v->needs);
+		k->partial = !v->needs->complete;
 	}
 }
 
@@ -356,6 +390,7 @@ void cairn_holds_build(const struct cairn_holds_input *in, struct cairn_holds *r
 		ret->texts[ret->n_texts++] = (char *)b.known[i].needs;
 	}
 	free(b.known);
+	free(b.slots);
 }
 
 void cairn_holds_fini(struct cairn_holds *h)

@@ -125,13 +125,15 @@ static UNUSED bool reach(const struct model *m, int root, bool all, struct m_set
 	return complete;
 }
 
-/* Where the history has seen all of it once, that counts. */
+/* What the history has seen of it once counts. */
 static UNUSED void claim(const struct model *m, int root, struct m_set *to)
 {
 	bool seen_whole = false;
 	for (int i = 0; i < m->n_versions; i++) {
 		const struct m_version *v = &m->versions[i];
-		seen_whole |= v->root == root && v->has_needs && v->complete;
+		if (v->root != root || !v->has_needs) continue;
+		seen_whole |= v->complete;
+		for (int k = 0; k < M_BLOBS; k++) to->in[k] |= v->needs.in[k];
 	}
 	reach(m, root, seen_whole, to);
 }

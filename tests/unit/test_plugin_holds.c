@@ -525,6 +525,69 @@ static void holds__of_nothing(void **state)
 
 #define CASE(f) cmocka_unit_test_setup_teardown(f, store_setup_open, store_teardown)
 
+/* ---- what is known in part, and how long it takes ---- */
+
+/* The index blob is gone: what is known below it is needed all the same. */
+static void history__holds_what_it_knows_in_part(void **state)
+{
+	set_up(*state);
+	const struct part parts[] = {part_for(&fx.a.manifest, TYPE_MANIFEST, "linux"),
+				     part_for(&fx.b.layers[0], TYPE_MANIFEST, "plan9")};
+	struct content index = index_of(parts, 2), absent = content_new(10, 99);
+	put_released(fx.s, &index);
+	see(fx.s, APP, &index.digest);
+	struct cairn_eviction e = {.digest = index.digest, .used_ns = INT64_MAX};
+	struct cairn_err err;
+	assert_ok(cairn_cache_evict(fx.s->cache, &e, 1, &err));
+	assert_int_equal(e.outcome, CAIRN_EVICT_DONE);
+	fx.in.keep_versions_ns = HOUR;
+	build();
+	expect_held(CAIRN_GC_VERSION, APP, &fx.a, true);
+	assert_int_equal(held(CAIRN_GC_VERSION, APP, &index), 1);
+	assert_int_equal(held(CAIRN_GC_VERSION, APP, &absent), 0);
+	content_free(&index);
+	content_free(&absent);
+	tear_down();
+}
+
+static int64_t cpu_ms(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* As many versions as are remembered: the time grows with their number, not with its square. */
+static void versions__may_be_many(void **state)
+{
+	set_up(*state);
+	struct cairn_err err;
+	char name[64];
+	for (unsigned i = 0; i < CAIRN_VERSIONS_MAX; i++) {
+		struct cairn_digest root = digest_of(CAIRN_SHA256, &i, sizeof(i));
+		struct cairn_needs *needs = cairn_needs_new(1);
+		needs->complete = true;
+		needs->list[0].digest = root;
+		snprintf(name, sizeof(name), "reg.example/app-%05u:v1", i);
+		assert_ok(cairn_cache_see_version(fx.s->cache, name, &root, needs, &err));
+		cairn_needs_unref(needs);
+	}
+	int64_t began = cpu_ms();
+	build();
+	print_message("%d versions: %d ms\n", CAIRN_VERSIONS_MAX, (int)(cpu_ms() - began));
+	assert_true(cpu_ms() - began < 3000);
+	assert_int_equal(fx.holds.n_versions, CAIRN_VERSIONS_MAX);
+	for (unsigned i = 0; i < CAIRN_VERSIONS_MAX; i++) { /* each once, in order */
+		snprintf(name, sizeof(name), "reg.example/app-%05u:v1", i);
+		assert_string_equal(fx.holds.versions[i].name, name);
+	}
+	uint64_t versions, pins;
+	cairn_cache_count_history(fx.s->cache, &versions, &pins);
+	assert_int_equal(versions, CAIRN_VERSIONS_MAX);
+	assert_int_equal(pins, 0);
+	tear_down();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -550,6 +613,8 @@ int main(void)
 		CASE(prune__drops_all_but_the_newest),
 		CASE(needs__come_from_the_history_when_it_has_all),
 		CASE(holds__of_nothing),
+		CASE(history__holds_what_it_knows_in_part),
+		CASE(versions__may_be_many),
 	};
 	return cmocka_run_group_tests_name("plugin/holds", tests, NULL, NULL);
 }
