@@ -351,9 +351,13 @@ static void judge_image(struct cairn_preheat_job *job, struct cairn_preheat_imag
 	for (size_t i = 0; i < im->n_blobs; i++) {
 		const struct cairn_preheat_blob *b = &job->blobs[im->blobs[i]];
 		if (b->state == CAIRN__V1__JOB_STATE__SUCCEEDED) continue;
-		cairn_err_set(&err, CAIRN_UNAVAILABLE, "blob %s: %s",
-			      cairn_digest_format(&b->digest, text),
-			      b->error != NULL ? b->error : "not got");
+		if (b->error == NULL && job->why.code != CAIRN_OK) {
+			err = job->why; /* the job did not come to it */
+		} else {
+			cairn_err_set(&err, CAIRN_UNAVAILABLE, "blob %s: %s",
+				      cairn_digest_format(&b->digest, text),
+				      b->error != NULL ? b->error : "not got");
+		}
 		set_image(im,
 			  job->cancelled ? CAIRN__V1__JOB_STATE__CANCELLED
 					 : CAIRN__V1__JOB_STATE__FAILED,
