@@ -345,6 +345,9 @@ CAIRN_CHECKED enum cairn_code cairn_cache_ingest_status(struct cairn_cache *cach
 bool cairn_cache_is_written(struct cairn_cache *cache, const struct cairn_digest *digest,
 			    uint64_t *ret_offset);
 
+/* How many bytes of its own ingest with that ref the store has; 0: there is none. Memory only. */
+uint64_t cairn_cache_own_offset(struct cairn_cache *cache, const char *ref);
+
 /* Walk all ingests in ref order, as cairn_cache_next does: those after ref (NULL: from the start).
  */
 size_t cairn_cache_next_ingest(struct cairn_cache *cache, const char *after,

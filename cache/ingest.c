@@ -392,6 +392,18 @@ enum cairn_code cairn_cache_ingest_status(struct cairn_cache *c, const char *ref
 		     : cairn_err_set(err, CAIRN_NOT_FOUND, "no ingest has the ref \"%.128s\"", ref);
 }
 
+uint64_t cairn_cache_own_offset(struct cairn_cache *c, const char *ref)
+{
+	char own[CAIRN_REF_MAX + 1];
+	bool found = false;
+	snprintf(own, sizeof(own), "%c%s", OWN_MARK, ref);
+	lock(&c->mu);
+	size_t at = ingest_search_locked(c, own, &found);
+	uint64_t offset = found && c->ingests[at]->blob == NULL ? c->ingests[at]->offset : 0;
+	unlock(&c->mu);
+	return offset;
+}
+
 size_t cairn_cache_next_ingest(struct cairn_cache *c, const char *after,
 			       struct cairn_ingest_status *ret, size_t max)
 {

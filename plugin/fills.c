@@ -72,6 +72,12 @@ struct cairn_fill *cairn_fills_find(struct cairn_fills *fills, const struct cair
 	return f;
 }
 
+uint64_t cairn_fills_done(struct cairn_fills *fills, const struct cairn_digest *digest)
+{
+	char ref[CAIRN_DIGEST_STR];
+	return cairn_cache_own_offset(fills->cache, cairn_digest_format(digest, ref));
+}
+
 struct cairn_fill *cairn_fill_ref(struct cairn_fill *fill)
 {
 	pthread_mutex_lock(&fill->fills->mu);

@@ -97,7 +97,10 @@ static uint64_t bytes_missing(const struct cairn_preheat_env *env, struct cairn_
 		struct cairn_err ignored;
 		if (cairn_cache_info(env->cache, &job->blobs[i].digest, &info, &ignored) !=
 		    CAIRN_OK) {
-			missing += job->blobs[i].size;
+			/* What a fill left, or has got by now, is on the disk already. */
+			uint64_t size = job->blobs[i].size;
+			uint64_t done = cairn_fills_done(env->fills, &job->blobs[i].digest);
+			missing += done < size ? size - done : 0;
 			continue;
 		}
 		cairn_blob_info_fini(&info);

@@ -755,6 +755,8 @@ static void own__is_seen_by_nobody(void **state)
 	cairn_ingest_close(other);
 	cairn_ingest_close(own);
 	store_reopen(s); /* it goes on where it was */
+	assert_int_equal(cairn_cache_own_offset(s->cache, "fill"), 2000);
+	assert_int_equal(cairn_cache_own_offset(s->cache, "other"), 0);
 	own = open_own(s, &c);
 	assert_int_equal(status_of(own).offset, 2000);
 	assert_ok(put(own, 2000, c.data + 2000, 3000, &err));
