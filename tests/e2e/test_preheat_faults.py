@@ -53,7 +53,7 @@ class Lies(PreheatCase):
                                       ["5000"]),
             "204": (self.r.status(204), ["204"]),
             "redirect to nowhere": (self.r.status(307), ["redirect"]),
-            "redirect to itself": (self.r.status(307, {"Location": "?again"}), ["more than", "redirects"]),
+            "redirect to itself": (self.r.status(307, {"Location": "?again"}), ["redirect", "more than"]),
             "redirect to a file": (self.r.status(307, {"Location": "file:///etc/passwd"}), ["redirect"]),
         }
         for name, (step, says) in cases.items():
@@ -148,7 +148,7 @@ class Lies(PreheatCase):
             "layers that are no list": (manifest(layers={"a": 1}), "layers"),
             "schema 1": ({"schemaVersion": 1, "name": "x", "fsLayers": []}, ""),
             "too many layers": (manifest(layers=manifest()["layers"] * 20000), "at most"),
-            "control characters": (layers(digest="sha256:\x1b[2J\n\x00"), "digest"),
+            "control characters": (layers(digest="sha256:\x1b[2J\n"), "digest"),
         }
         for number, (name, (value, text)) in enumerate(cases.items()):
             with self.subTest(name):
@@ -272,23 +272,22 @@ class Lies(PreheatCase):
         mirror.tags.update(r.tags)
         mirror.types.update(r.types)
         mirror.blobs.update(r.blobs)
-        del mirror.blobs[one.layers[0]]
-        mirror.always("GET", one.layers[1], mirror.short(1000))
+        mirror.always("GET", one.layers[0], mirror.status(404))
+        mirror.script("GET", one.layers[1], mirror.short(1000))
         self.ok(one.ref)
         self.assertEqual(r.requests("manifests"), [])
         self.assertEqual(sorted((a.name, a.range) for a in r.gets()),
-                         sorted([(one.layers[0], None), (one.layers[1], "bytes=1000-")]))
+                         [(one.layers[0], None)], "one that gets on is asked for the rest itself")
+        self.assertEqual([a.range for a in mirror.gets(name=one.layers[1])], [None, "bytes=1000-"])
         two = self.fresh()
         mirror.tags.update(r.tags)
         mirror.types.update(r.types)
         mirror.blobs.update(r.blobs)
         mirror.always("GET", two.layers[0], mirror.wrong())
         say("a mirror that lies is not found out before the last byte")
-        outcome = self.preheat(two.ref)
-        say(outcome)
-        self.assertNotIn(outcome.state, (None, "cancelled"))
-        if outcome.state == "succeeded":
-            self.assertIn(two.layers[0], self.held())
+        mirror.script("GET", two.layers[0], mirror.wrong(), mirror.wrong())
+        self.ok(two.ref)
+        self.assertEqual(len(mirror.gets(name=two.layers[0])), 3)
         self.assert_clean()
 
 
@@ -301,8 +300,8 @@ class Crashes(PreheatCase):
     def test_kill(self):
         """kill -9 in mid-job: the next start completes it, without what was whole, and the rest by Range."""
         r = self.begin()
-        one = r.image("team/app:v1", random_layers(4, 9 * MIB))
-        gate = r.hold("GET", one.layers[3], after=8 * MIB + 5)
+        one = r.image("team/app:v1", random_layers(3, 2 * MIB) + random_layers(1, 70 * MIB))
+        gate = r.hold("GET", one.layers[3], after=66 * MIB + 5)
         job = self.detach(one.ref, "--priority", 7, "--keep-for", "1h")
         queued = [self.detach(one.ref, "--priority", -9) for _ in range(2)]
         self.assertTrue(gate.reached.wait(20))
@@ -320,8 +319,8 @@ class Crashes(PreheatCase):
         self.assertEqual([j["priority"] for j in listed], [-9, -9, 7])
         gets = r.gets()
         self.assertEqual([a.name for a in gets if a.kind == "blobs"], [one.layers[3]])
-        self.assertRegex(gets[-1].range or "", r"^bytes=[1-9]\d{6}-$")
-        self.assertLess(outcome.job["bytes"]["fetched"], 9 * MIB)
+        self.assertRegex(gets[-1].range or "", r"^bytes=6\d{7}-$")
+        self.assertLess(outcome.job["bytes"]["fetched"], 7 * MIB)
         self.assertEqual(self.dry_run()[0][one.layers[3]]["why"], "pin")
         say("and once more, at rest")
         self.cairnd.restart(kill=True)
@@ -418,10 +417,16 @@ class Crashes(PreheatCase):
 
 class Disk(PreheatCase):
     def begin(self, mib=64, gc="interval: 1h, keep_storage: 24h, keep_versions: 0, high_watermark: 100%, "
-                               "low_watermark: 100%, min_free: 0%"):
+                               "low_watermark: 100%, min_free: 0%", ext4=False):
         mount = self.folder / "disk"
         mount.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", mount], check=True)
+        if ext4:
+            with open(self.folder / "disk.img", "wb") as out:
+                out.truncate(mib * MIB)
+            subprocess.run(["mkfs.ext4", "-q", "-m", "0", self.folder / "disk.img"], check=True)
+            subprocess.run(["mount", "-o", "loop", self.folder / "disk.img", mount], check=True)
+        else:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", mount], check=True)
         self.stack.callback(subprocess.run, ["umount", "-l", mount], check=False)
         self.mount = mount
         self.r = self.enter(ScriptedRegistry())
@@ -451,7 +456,7 @@ class Disk(PreheatCase):
 
     def test_garbage_makes_room(self):
         """GC makes room first where it may, with what was used longest ago."""
-        self.begin()
+        self.begin(80, ext4=True)
         old = self.r.image("team/old:v1", random_layers(4, 10 * MIB))
         pinned = self.r.image("team/pinned:v1", random_layers(1, 10 * MIB))
         self.ok(pinned.ref, "--keep-for", "1h")
