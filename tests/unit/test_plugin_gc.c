@@ -244,6 +244,26 @@ static void pressure__gives_up_kept_versions_last_and_oldest_first(void **state)
 
 /* Small files take whole blocks: what that frees on disk is not what the store's own bytes fall
  * by, which absolute marks are about. */
+/* Whoever asks for room needs it also where no mark is exceeded, and where all is young. */
+static void pressure__makes_the_room_that_was_asked_for(void **state)
+{
+	(void)state;
+	image_put(fx.s, &fx.a);
+	fx.opts.make_room = 1;
+	const struct cairn_gc_summary *s = run();
+	assert_true(s->relieved);
+	assert_int_equal(s->to_free, 1);
+	assert_int_equal(s->evicted_blobs, 1);
+	fx.opts.make_room = UINT64_C(1) << 40;
+	s = run();
+	assert_false(s->relieved);
+	assert_int_equal(s->evicted_blobs, 3);
+	fx.opts.make_room = 0;
+	s = run();
+	assert_true(s->relieved);
+	assert_int_equal(s->evicted_blobs, 0);
+}
+
 static void pressure__is_measured_as_the_marks_are(void **state)
 {
 	(void)state;
@@ -578,6 +598,7 @@ int main(void)
 		CASE(pressure__at_high_is_none),
 		CASE(pressure__after_a_delete_starts_above_low),
 		CASE(pressure__gives_up_kept_versions_last_and_oldest_first),
+		CASE(pressure__makes_the_room_that_was_asked_for),
 		CASE(pressure__is_measured_as_the_marks_are),
 		CASE(dry_run__changes_nothing),
 		CASE(stopped__forgets_nothing),
