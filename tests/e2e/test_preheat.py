@@ -640,7 +640,7 @@ class Jobs(PreheatCase):
         self.assertRegex(details, r"character|byte|position|\d+", "where")
         self.refused(bad, "0 references", "1 to 1000", references=[])
         self.refused(bad, "1001 references", "1 to 1000", references=[f"reg.example/a:{n}" for n in range(1001)])
-        for platform in ("linux", "linux/", "/amd64", "linux/amd64/v8/x", "lin ux/amd64", "", "x" * 300 + "/y"):
+        for platform in ("linux/", "/amd64", "linux/amd64/v8/x", "lin ux/amd64", "", "x" * 300 + "/y"):
             self.refused(bad, "platform", platforms=[platform])
         self.refused(bad, "33 platforms", "32", platforms=["linux/amd64"] * 33)
         for priority in (-101, 101, 2**31 - 1, -2**31):
