@@ -66,6 +66,16 @@ class GcCase(E2E):
         metadata = [("containerd-namespace", ns)] + ([("containerd-lease", lease)] if lease else [])
         return self.enter(ContentClient(self.w.containerd.socket, metadata=metadata))
 
+    def collect_snapshots(self, ns):
+        """A pull does not ask for layers of which there is a snapshot, and fails if that goes meanwhile."""
+        leases = Leases(self.w.containerd.socket, ns)
+
+        def none_left():
+            leases.create("collect")
+            leases.delete("collect")  # containerd's GC has run when this returns
+            return len(self.w.containerd.ctr("snapshots", "ls", ns=ns).stdout.splitlines()) <= 1
+        wait_for("the snapshots to go", none_left, 10)
+
     def slow_reader(self, digest):
         """A Read stream of which little is under way at any time: it lasts as long as nobody takes from it."""
         client = self.enter(ContentClient(self.w.cairnd.socket))
