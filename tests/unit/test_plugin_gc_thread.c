@@ -311,17 +311,16 @@ static void answers__of_another_containerd_are_not_trusted(void **state)
 	assert_non_null(strstr(pass.summary.unsure_why, "it may be another"));
 	assert_int_equal(pass.summary.blobs[CAIRN_GC_UNSURE], 3);
 	cairn_gc_pass_fini(&pass);
-	cairn_gc_look(g->gc, &pass);
-	assert_false(pass.summary.sure);
-	assert_non_null(strstr(pass.summary.unsure_why, "it may be another"));
-	cairn_gc_pass_fini(&pass);
+	struct cairn_gc_look *look = cairn_gc_look(g->gc);
+	assert_false(look->pass.summary.sure);
+	assert_non_null(strstr(look->pass.summary.unsure_why, "it may be another"));
+	cairn_gc_look_unref(look);
 }
 
 static void look__changes_nothing_and_waits_for_nobody(void **state)
 {
 	struct gc_node *g = *state;
 	struct node_image im;
-	struct cairn_gc_pass pass;
 	pull_image(g, &im, 1);
 	g->n->skew_ns += KEEP;
 	start_view(g, true);
@@ -329,12 +328,12 @@ static void look__changes_nothing_and_waits_for_nobody(void **state)
 	gc_start(g);
 	g->fake.hang = ASK_NAMESPACES;
 	int64_t before = system_ns();
-	cairn_gc_look(g->gc, &pass);
+	struct cairn_gc_look *look = cairn_gc_look(g->gc);
 	assert_true(system_ns() - before < SOON);
-	assert_true(pass.summary.sure);
-	assert_true(pass.summary.dry_run);
-	assert_int_equal(pass.summary.blobs[CAIRN_GC_TTL], 3);
-	cairn_gc_pass_fini(&pass);
+	assert_true(look->pass.summary.sure);
+	assert_true(look->pass.summary.dry_run);
+	assert_int_equal(look->pass.summary.blobs[CAIRN_GC_TTL], 3);
+	cairn_gc_look_unref(look);
 	assert_true(is_here(g, &im));
 	assert_int_equal(gc_status(g).passes, 0);
 }
