@@ -5,7 +5,7 @@
  * No transaction spans two answers, so things move while we ask. The order makes that harmless:
  * what protects a blob is asked for in the order in which protection is handed on.
  *
- *     begun ─ namespaces ─ leases, resources of each ─ containers ─ images ─ content ─ namespaces
+ *     begun ─ namespaces ─ leases, resources of each ─ images ─ containers ─ content ─ namespaces
  *
  * Each is asked of all namespaces before the next is, since protection may be handed on across
  * them.
@@ -24,7 +24,8 @@
  *    is asked for later, or really gone. Therefore a lease that ends before it is asked what it
  *    keeps is no failure. A lease that begins after the question is younger than begun; it misses
  *    only what it names without that being recorded, until the next listing.
- *  - Containers come before images: the image that a container was made from was there before it.
+ *  - Images come before containers: a container is made from an image, which may go at once after.
+ * So what keeps it when we ask is the image, or the container that is met later.
  *  - Content comes last, as the end of all ways. */
 #include "plugin/runtime_list.h"
 
@@ -212,9 +213,9 @@ static enum cairn_code list(struct cairn_lister *l, bool images_only, struct cai
 	if (rc == CAIRN_OK && !images_only) {
 		rc = ask_all(l, &ask_leases, &names, &m, err);
 		if (rc == CAIRN_OK) rc = ask_resources(l, &m, err);
-		if (rc == CAIRN_OK) rc = ask_all(l, &ask_containers, &names, &m, err);
 	}
 	if (rc == CAIRN_OK) rc = ask_all(l, &ask_images, &names, &m, err);
+	if (rc == CAIRN_OK && !images_only) rc = ask_all(l, &ask_containers, &names, &m, err);
 	if (rc == CAIRN_OK && !images_only) {
 		rc = ask_all(l, &ask_content, &names, &m, err);
 		if (rc == CAIRN_OK) rc = check_none_appeared(l, &names, err);
