@@ -104,6 +104,7 @@ struct reader {
 	const char *name;
 	struct cairn_err *err;
 	struct cairn_config *config;
+	bool min_free_set; /* in the file, that is */
 };
 
 static void *member(const struct key *key, struct cairn_config *config)
@@ -237,6 +238,7 @@ static enum cairn_code read_scalar(struct reader *r, const struct key *key,
 	    !set_scalar(key, node->text, r->config)) {
 		return bad_value(r, node, key->path, allowed_text(key));
 	}
+	if (strcmp(key->path, "gc.min_free") == 0) r->min_free_set = true;
 	return CAIRN_OK;
 }
 
@@ -496,7 +498,9 @@ static enum cairn_code check_marks(struct reader *r)
 				     "at most as much",
 				     r->name);
 	}
-	if (high->is_percent && min_free->is_percent && min_free->value > 100 - high->value) {
+	/* The default is no wish of anybody's. */
+	if (r->min_free_set && high->is_percent && min_free->is_percent &&
+	    min_free->value > 100 - high->value) {
 		return cairn_err_set(r->err, CAIRN_INVALID_ARGUMENT,
 				     "%s: gc.min_free is %d%%, but with gc.high_watermark at "
 				     "%d%% that is never kept free; allowed: at most %d%%",

@@ -142,6 +142,18 @@ static void parse__names_what_has_no_effect_yet(void **state)
 	cairn_config_fini(&c);
 }
 
+/* Only who sets it is told that a floor can never be kept. */
+static void parse__takes_any_high_watermark_alone(void **state)
+{
+	(void)state;
+	struct cairn_config c;
+	struct cairn_err err = {0};
+	assert_int_equal(parse("gc: {high_watermark: 95%}\n", &c, &err), CAIRN_OK);
+	cairn_config_fini(&c);
+	assert_int_equal(parse("gc: {high_watermark: 95%, min_free: 10%}\n", &c, &err),
+			 CAIRN_INVALID_ARGUMENT);
+}
+
 static void parse__refuses_and_names_place_key_and_allowed(void **state)
 {
 	(void)state;
@@ -252,6 +264,7 @@ int main(void)
 		cmocka_unit_test(parse__takes_every_key),
 		cmocka_unit_test(parse__names_what_has_no_effect_yet),
 		cmocka_unit_test(parse__refuses_and_names_place_key_and_allowed),
+		cmocka_unit_test(parse__takes_any_high_watermark_alone),
 		cmocka_unit_test(parse__bounds_what_it_reads),
 		cmocka_unit_test(load__reads_a_file_and_says_when_there_is_none),
 	};
