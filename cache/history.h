@@ -37,7 +37,7 @@ struct cairn_version {
 	struct cairn_digest root;
 	int64_t first_ns, last_ns; /* store time: when the name first and last stood for it */
 	int64_t first_real_ns, last_real_ns; /* likewise in real time, by the clock of then */
-	struct cairn_needs *needs; /* NULL: not known yet */
+	struct cairn_needs *needs;	     /* NULL: not known yet */
 };
 
 /* The name stands for root, now. needs (may be NULL) replaces what was known before.
@@ -76,8 +76,7 @@ struct cairn_pin {
 
 /* Pin the target from now on, in place of an earlier pin of it. for_ns 0: for ever. Durable when it
  * returns. Blocks. Errors: INVALID_ARGUMENT, RESOURCE_EXHAUSTED (CAIRN_PINS_MAX, or a full disk),
- * INTERNAL, DEADLINE_EXCEEDED. Where it is the index that failed, the pin is set, and durable as
- * soon as the index can be written. */
+ * INTERNAL, DEADLINE_EXCEEDED. Then it is as if nobody had asked. */
 CAIRN_CHECKED enum cairn_code cairn_cache_pin(struct cairn_cache *cache, const char *target,
 					      int64_t for_ns, struct cairn_err *err);
 

@@ -82,10 +82,27 @@ static enum cairn_code check(const char *target, struct cairn_err *err)
 			     "a pin's target of %zu bytes: 1 to %d are allowed", n, CAIRN_NAME_MAX);
 }
 
+/* It could not be made durable: as it was before (NULL: not pinned). */
+static void take_back(struct cairn_cache *c, const char *target, const struct cairn_pin *before)
+{
+	bool found;
+	lock(&c->mu);
+	size_t at = search_locked(c, target, &found);
+	if (found && before == NULL) {
+		remove_locked(c, at);
+	} else if (found) {
+		c->pins[at]->p.since_ns = before->since_ns;
+		c->pins[at]->p.until_ns = before->until_ns;
+		writer_add_pin_locked(c, c->pins[at]);
+	}
+	unlock(&c->mu);
+}
+
 enum cairn_code cairn_cache_pin(struct cairn_cache *c, const char *target, int64_t for_ns,
 				struct cairn_err *err)
 {
 	bool found;
+	struct cairn_pin before = {0};
 	int64_t now = cairn_cache_now_ns(c);
 	enum cairn_code code = check(target, err);
 	if (code != CAIRN_OK) return code;
@@ -101,12 +118,16 @@ enum cairn_code cairn_cache_pin(struct cairn_cache *c, const char *target, int64
 				     CAIRN_PINS_MAX);
 	} else {
 		struct pin *p = found ? c->pins[at] : insert_locked(c, at, target);
+		before = p->p;
 		p->p.since_ns = now;
 		p->p.until_ns = for_ns > 0 ? now + for_ns : 0;
 		writer_add_pin_locked(c, p);
 	}
 	unlock(&c->mu);
-	return code == CAIRN_OK ? writer_sync(c, ROWS_ALL, err) : code;
+	if (code != CAIRN_OK) return code;
+	code = writer_sync(c, ROWS_ALL, err);
+	if (code != CAIRN_OK) take_back(c, target, found ? &before : NULL);
+	return code;
 }
 
 enum cairn_code cairn_cache_unpin(struct cairn_cache *c, const char *target, bool *ret_was,

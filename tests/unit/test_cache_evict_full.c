@@ -235,6 +235,29 @@ static void no_new_rows__blobs_go_all_the_same(void **state)
 	for (size_t i = 0; i < 4; i++) content_free(&c[i]);
 }
 
+/* A pin that was refused is none, and one that was changed is as it was. */
+static void no_new_rows__a_pin_that_fails_is_none(void **state)
+{
+	struct store *s = *state;
+	struct cairn_err err;
+	struct cairn_pin *list;
+	s->sync_ms = 300;
+	store_open(s);
+	assert_ok(cairn_cache_pin(s->cache, "old", 3600 * CAIRN_NS_PER_S, &err));
+	no_new_rows = true;
+	assert_code(cairn_cache_pin(s->cache, "new", 0, &err), CAIRN_RESOURCE_EXHAUSTED);
+	assert_code(cairn_cache_pin(s->cache, "old", 0, &err), CAIRN_RESOURCE_EXHAUSTED);
+	no_new_rows = false;
+	for (int i = 0; i < 2; i++) {
+		size_t n = cairn_cache_pins(s->cache, &list);
+		assert_int_equal(n, 1);
+		assert_string_equal(list[0].target, "old");
+		assert_true(list[0].until_ns > 0);
+		cairn_pins_free(list, n);
+		store_reopen(s);
+	}
+}
+
 static int setup(void **state)
 {
 	no_new_rows = false;
@@ -251,6 +274,7 @@ int main(void)
 		TEST(full_disk__many_go_at_once),
 		TEST(full_disk__some_go_before_the_rows_of_uses),
 		TEST(no_new_rows__blobs_go_all_the_same),
+		TEST(no_new_rows__a_pin_that_fails_is_none),
 	};
 	return cmocka_run_group_tests_name("cache/evict on a full disk", tests, NULL, NULL);
 }
