@@ -255,11 +255,6 @@ struct cairn_ingest_spec {
  * cairn_ingest_close may be called while another call runs. */
 struct cairn_ingest;
 
-/* Another holder of the handle: a job that may begin its call only after the session was closed
- * elsewhere takes one first, and gives it back with unref. Its calls then say ABORTED. */
-struct cairn_ingest *cairn_ingest_ref(struct cairn_ingest *ing);
-void cairn_ingest_unref(struct cairn_ingest *ing);
-
 /* Open a new or unfinished ingest and lock its ref. An unfinished ingest goes on at its offset,
  * with its times; if total is known and differs from before, it starts again at 0. With prefill and
  * the blob here (undamaged, size == total): offset == total at once, and the blob is pinned. Memory

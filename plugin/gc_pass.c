@@ -6,8 +6,9 @@
 #include "base/log.h"
 #include "plugin/graph.h"
 
-#define WALK 512    /* blobs taken under one lock */
-#define BLOCK 4096  /* what a file's size is rounded up to on most disks */
+#define WALK 512   /* blobs taken under one lock */
+#define BLOCK 4096 /* what a file's size is rounded up to on most disks */
+#define INGEST_IDLE_NS (3600 * CAIRN_NS_PER_S)
 #define AGAIN_MAX 3 /* decisions in place of victims that did not go */
 
 /* ---- what is there ----------------------------------------------------------------------------*/
@@ -287,6 +288,13 @@ static void sum_up(struct cairn_gc_pass *p)
 	}
 }
 
+/* How long an ingest lies before it is given up. A pull that is tried again needs it, whatever is
+ * wanted for blobs. */
+static int64_t idle_of_ingests(const struct cairn_gc_pass_opts *opts)
+{
+	return opts->rules->keep_ns > INGEST_IDLE_NS ? opts->rules->keep_ns : INGEST_IDLE_NS;
+}
+
 void cairn_gc_pass_run(const struct cairn_gc_pass_opts *opts, struct cairn_gc_pass *ret)
 {
 	*ret = (struct cairn_gc_pass){0};
@@ -306,7 +314,7 @@ void cairn_gc_pass_run(const struct cairn_gc_pass_opts *opts, struct cairn_gc_pa
 	} else {
 		/* A prune that was stopped may be asked for again: the version is still known. */
 		if (execute(opts, ret)) drop_versions(opts, ret);
-		s->ingests_dropped = cairn_cache_expire_ingests(opts->cache, opts->rules->keep_ns);
+		s->ingests_dropped = cairn_cache_expire_ingests(opts->cache, idle_of_ingests(opts));
 	}
 	sum_up(ret);
 	s->duration_ns = cairn_boot_ns(opts->clock) - begun;
@@ -356,16 +364,15 @@ void cairn_gc_remember_images(struct cairn_cache *cache, const struct cairn_list
 			      size_t n)
 {
 	struct cairn_version *versions;
-	struct cairn_err err;
+	struct cairn_err err, first;
+	size_t failed = 0;
 	for (size_t i = 0; i < n; i++) {
 		const struct cairn_listed_image *image = &images[i];
 		if (image->target.alg == 0) continue;
 		if (cairn_cache_see_version(cache, image->name, &image->target, NULL, &err) !=
 		    CAIRN_OK) {
-			cairn_log(CAIRN_LOG_WARN, "image_not_remembered",
-				  CAIRN_STR("name", image->name), CAIRN_ERRF(&err));
-			if (err.code == CAIRN_RESOURCE_EXHAUSTED) return;
-			continue;
+			if (failed++ == 0) first = err;
+			continue; /* others may be known already, and are seen again */
 		}
 		size_t found = cairn_cache_versions(cache, image->name, &versions);
 		for (size_t j = 0; j < found; j++) {
@@ -374,4 +381,7 @@ void cairn_gc_remember_images(struct cairn_cache *cache, const struct cairn_list
 		}
 		cairn_versions_free(versions, found);
 	}
+	if (failed == 0) return;
+	cairn_log(CAIRN_LOG_WARN, "images_not_remembered", CAIRN_NUM("images", failed),
+		  CAIRN_ERRF(&first));
 }

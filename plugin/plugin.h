@@ -4,7 +4,7 @@
  * starts, and keeps it until the server is freed. Nothing in it changes while it serves, unless a
  * function below says so.
  *
- * Order of life: cache, rpc, runtime, services, server, http; the reverse on the way down. */
+ * Order of life: cache, rpc, runtime, gc, services, server, http; the reverse on the way down. */
 #ifndef CAIRN_PLUGIN_PLUGIN_H
 #define CAIRN_PLUGIN_PLUGIN_H
 
