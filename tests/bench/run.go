@@ -78,6 +78,9 @@ func (b *bench) runAll(kinds []subject, withoutPull bool) error {
 	if err := b.runStart(kinds); err != nil {
 		return err
 	}
+	if err := b.runGC(); err != nil {
+		return err
+	}
 	if withoutPull {
 		return nil
 	}

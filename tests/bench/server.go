@@ -109,6 +109,7 @@ state_dir: %s
 listen: %s
 containerd: {address: ""}
 http: {listen: ""}
+gc: {interval: 24h, keep_storage: 0s, high_watermark: 100%%, low_watermark: 100%%, min_free: 0%%}
 log: {level: warn}
 `
 

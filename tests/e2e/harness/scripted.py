@@ -279,6 +279,8 @@ class ScriptedRegistry:
         name = match["name"]
         if match["kind"] == "manifests":
             name = self.tags.get(f"{match['repository']}:{name}", name)
+        if (match["kind"] == "manifests") != (name in self.types):
+            return name, None  # as docker-registry has it
         return name, self.blobs.get(name)
 
     def answer(self, handler, cut=None, reset=False, halt=None, change=None, length=True, headers=None):
