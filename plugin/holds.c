@@ -73,8 +73,9 @@ bool cairn_image_index_has(const struct cairn_image_index *index, const char *na
 		}
 	}
 	for (; low < index->n && strcmp(index->list[low]->name, name) == 0; low++) {
-		if (root == NULL || cairn_digest_equal(&index->list[low]->target, root))
+		if (root == NULL || cairn_digest_equal(&index->list[low]->target, root)) {
 			return true;
+		}
 	}
 	return false;
 }
