@@ -5,6 +5,19 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Where a text was cut, its last character may be half there: bytes of which no one is whole are
+ * taken away, since messages go into protobuf strings, which must be UTF-8. */
+static size_t cut_at_character(char *buf, size_t n)
+{
+	size_t at = n;
+	while (at > 0 && n - at < 3 && ((unsigned char)buf[at - 1] & 0xc0) == 0x80) at--;
+	unsigned char lead = at > 0 ? (unsigned char)buf[at - 1] : 0;
+	size_t want = lead >= 0xf0 ? 3 : lead >= 0xe0 ? 2 : lead >= 0xc0 ? 1 : 0;
+	if (want > n - at) n = at - 1;
+	buf[n] = '\0';
+	return n;
+}
+
 /* Appends at most what fits; snprintf's own truncation warning is why this is a helper. */
 __attribute__((format(printf, 4, 0))) static size_t append(char *buf, size_t cap, size_t at,
 							   const char *fmt, va_list ap)
@@ -12,17 +25,18 @@ __attribute__((format(printf, 4, 0))) static size_t append(char *buf, size_t cap
 	if (at + 1 >= cap) return at;
 	int n = vsnprintf(buf + at, cap - at, fmt, ap);
 	if (n < 0) return at;
-	return (size_t)n >= cap - at ? cap - 1 : at + (size_t)n;
+	return (size_t)n >= cap - at ? cut_at_character(buf, cap - 1) : at + (size_t)n;
 }
 
 static size_t append_text(char *buf, size_t cap, size_t at, const char *text)
 {
 	size_t n = strlen(text);
 	if (at + 1 >= cap) return at;
-	if (n > cap - 1 - at) n = cap - 1 - at;
+	bool cut = n > cap - 1 - at;
+	if (cut) n = cap - 1 - at;
 	memcpy(buf + at, text, n);
 	buf[at + n] = '\0';
-	return at + n;
+	return cut ? cut_at_character(buf, at + n) : at + n;
 }
 
 enum cairn_code cairn_err_set(struct cairn_err *err, enum cairn_code code, const char *fmt, ...)
