@@ -387,8 +387,8 @@ static enum cairn_code judge(struct hop *hop, CURLcode rc)
 	if (hop->headers_done && hop->answer->status >= 300) return CAIRN_OK;
 	const char *why =
 		client->curl_error[0] != '\0' ? client->curl_error : curl_easy_strerror(rc);
-	char text[CURL_ERROR_SIZE] = "";
-	strncat(text, why, sizeof(text) - 1);
+	char text[CURL_ERROR_SIZE];
+	snprintf(text, sizeof(text), "%s", why);
 	for (char *c = text; *c != '\0'; c++) *c = *c >= ' ' && *c <= '~' ? *c : '?';
 	return cairn_err_set(hop->err, code_of(hop, rc), "%s: %s",
 			     cairn_url_show(hop->url->text, shown), text);
