@@ -39,7 +39,6 @@ struct cairn_gc {
 	bool passing;		       /* guarded by mu: a pass has its turn */
 	struct cairn_gc_status status; /* guarded by mu: what passes leave in it */
 	bool futile;	  /* guarded by mu: the last pass did not relieve the pressure */
-	bool fruitless;	  /* guarded by mu: ... and nothing went at all */
 	int64_t ended_ms; /* guarded by mu: when it ended */
 
 	/* guarded by mu: looks */
@@ -124,7 +123,6 @@ static void note(struct cairn_gc *gc, const struct cairn_gc_summary *s)
 	bool news = alarm && !st->unrelieved;
 	st->unrelieved = alarm;
 	gc->futile = !s->relieved;
-	gc->fruitless = !s->relieved && s->evicted_blobs == 0;
 	gc->ended_ms = now_ms();
 	pthread_mutex_unlock(&gc->mu);
 	if (!news) return;
@@ -336,15 +334,14 @@ static void wait_until_locked(struct cairn_gc *gc, int64_t until_ms, bool or_del
 	}
 }
 
-/* Was there a pass a moment ago after which the next one would find the same? It is not tried again
- * at once. A Delete is a change, so only a pass in which nothing went at all counts for it. */
-static bool was_futile(struct cairn_gc *gc, bool deleted)
+/* Was there a pass a moment ago that could not relieve the pressure? The next one would find the
+ * same, unless something has changed: so it is not tried again at once. */
+static bool was_futile(struct cairn_gc *gc, int64_t lately_ms)
 {
 	pthread_mutex_lock(&gc->mu);
-	bool futile = deleted ? gc->fruitless : gc->futile;
-	bool lately = now_ms() < gc->ended_ms + (deleted ? AGAIN_DELETED_MS : AGAIN_MS);
+	bool futile = gc->futile && now_ms() < gc->ended_ms + lately_ms;
 	pthread_mutex_unlock(&gc->mu);
-	return futile && lately;
+	return futile;
 }
 
 /* Is there a reason for a pass now? The strongest one is *ret. *deleted stays until it was one, or
@@ -359,8 +356,8 @@ static bool find_reason(struct cairn_gc *gc, bool due, bool *deleted, enum cairn
 	if (!over) gc->status.unrelieved = false;
 	pthread_mutex_unlock(&gc->mu);
 	*ret = CAIRN_GC_BY_INTERVAL;
-	if (over && !was_futile(gc, false)) *ret = CAIRN_GC_BY_PRESSURE;
-	if (*deleted && !was_futile(gc, true)) *ret = CAIRN_GC_BY_DELETE;
+	if (over && !was_futile(gc, AGAIN_MS)) *ret = CAIRN_GC_BY_PRESSURE;
+	if (*deleted && !was_futile(gc, AGAIN_DELETED_MS)) *ret = CAIRN_GC_BY_DELETE;
 	if (*ret != CAIRN_GC_BY_INTERVAL) *deleted = false;
 	return due || *ret != CAIRN_GC_BY_INTERVAL;
 }

@@ -385,8 +385,7 @@ class Kubelet(GcCase):
         say("what was there already gives way to the next removal, and only as much as is needed")
         cri.pull(small)
         cri.remove(small)
-        # the pass before let nothing go: so this one may take ten seconds, and the next look at the disk
-        wait_for("space", lambda: self.tool.json("status")[0]["gc"]["over_low_bytes"] == 0, 20)
+        wait_for("space", lambda: self.tool.json("status")[0]["gc"]["over_low_bytes"] == 0, 5)
         self.assertGreater(len(self.rows()), 0)
         self.assertEqual(self.tool.json("status")[0]["gc"]["last"]["relieved"], True)
 
