@@ -57,8 +57,9 @@ static struct cairn_fill *find_locked(struct cairn_fills *fills, const struct ca
 				      uint64_t size)
 {
 	struct cairn_fill *f = fills->running;
-	while (f != NULL && !(f->size == size && cairn_digest_equal(&f->digest, digest)))
+	while (f != NULL && !(f->size == size && cairn_digest_equal(&f->digest, digest))) {
 		f = f->next;
+	}
 	if (f != NULL) f->refs++;
 	return f;
 }

@@ -51,8 +51,9 @@ static size_t sort_unique(struct cairn_need *list, size_t n)
 	if (n == 0) return 0;
 	qsort(list, n, sizeof(list[0]), by_digest);
 	for (size_t i = 0; i < n; i++) {
-		if (kept > 0 && cairn_digest_equal(&list[kept - 1].digest, &list[i].digest))
+		if (kept > 0 && cairn_digest_equal(&list[kept - 1].digest, &list[i].digest)) {
 			continue;
+		}
 		list[kept++] = list[i];
 	}
 	return kept;

@@ -70,8 +70,9 @@ static enum cairn_code follow(struct got *g, struct cairn_err *err)
 		(void)cairn_fill_look(g->fill, &done, NULL);
 		tell(g, done, 0, "registry");
 		if (state == CAIRN_FILL_DONE) return CAIRN_OK;
-		if (state == CAIRN_FILL_BROKEN)
+		if (state == CAIRN_FILL_BROKEN) {
 			return cairn_err_set(err, CAIRN_ABORTED, "%s", why.msg);
+		}
 		if (!cairn_preheat_goes_on(g->w)) return cancelled(err);
 	}
 }
@@ -93,8 +94,9 @@ static bool follow_pull(struct got *g)
 		nap();
 	}
 	cairn_fill_follow(g->fill, false);
-	if (cairn_cache_info(g->w->env->cache, &g->digest, &info, &ignored) != CAIRN_OK)
+	if (cairn_cache_info(g->w->env->cache, &g->digest, &info, &ignored) != CAIRN_OK) {
 		return false;
+	}
 	bool good = !info.damaged;
 	cairn_blob_info_fini(&info);
 	return good;

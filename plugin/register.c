@@ -81,7 +81,8 @@ static enum cairn_code begin_lease(struct registering *r, struct cairn_err *err)
 	snprintf(id, sizeof(id), "cairn-preheat-%016llx", (unsigned long long)bits);
 	strftime(expire, sizeof(expire), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&end, &tm));
 	char key[] = "containerd.io/gc.expire";
-	Cairn__Wire__Label label = CAIRN__WIRE__LABEL__INIT, *list = &label;
+	Cairn__Wire__Label label, *list = &label;
+	cairn__wire__label__init(&label);
 	label.key = key;
 	label.value = expire;
 	Containerd__Services__Leases__V1__CreateRequest request;

@@ -138,8 +138,9 @@ static void why_name__names_each_reason(void **state)
 {
 	(void)state;
 	static const char *const want[] = {
-		"unknown", "referenced", "busy",  "lease", "container", "image", "pin",
-		"unsure",  "version",	 "young", "later", "ttl",   "pressure",	"prune", "unknown",
+		"unknown", "referenced", "busy",     "lease",	"container",
+		"image",   "pin",	 "unsure",   "version", "young",
+		"later",   "ttl",	 "pressure", "prune",	"unknown",
 	};
 	assert_int_equal(CAIRN_LEN(want), CAIRN_GC_WHYS + 1);
 	for (size_t i = 0; i < CAIRN_LEN(want); i++) {

@@ -9,9 +9,10 @@
 #include "plugin/preheat.h"
 #include "plugin/preheat_store.h"
 
-#define STALL_MS 400		   /* of the client */
-#define LONGER_MS (STALL_MS + 100) /* of the server, which has one thread: the next request waits  \
-				    */
+#define STALL_MS 400 /* of the client */
+#define LONGER_MS                                                                                  \
+	(STALL_MS + 100) /* of the server, which has one thread: the next request waits            \
+			  */
 #define CONFIG "{\"architecture\":\"amd64\",\"os\":\"linux\"}"
 
 typedef Cairn__V1__JobState job_state;
