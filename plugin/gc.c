@@ -365,7 +365,9 @@ static bool find_reason(struct cairn_gc *gc, bool due, bool *deleted, enum cairn
 /* Wait for the next thing to do; returns false when it is time to stop. */
 static bool wait_for_turn(struct cairn_gc *gc, int64_t next_ms, bool *deleted)
 {
-	int64_t tick = now_ms() + gc->tick_ms;
+	/* A Delete that was not looked at yet comes to its turn as soon as it may. */
+	bool soon = *deleted && AGAIN_DELETED_MS < gc->tick_ms;
+	int64_t tick = now_ms() + (soon ? AGAIN_DELETED_MS : gc->tick_ms);
 	pthread_mutex_lock(&gc->mu);
 	wait_until_locked(gc, tick < next_ms ? tick : next_ms, true);
 	if (gc->deleted) wait_until_locked(gc, now_ms() + SETTLE_MS, false);
