@@ -14,6 +14,7 @@ struct got {
 	struct cairn_digest digest;
 	uint64_t size;
 	size_t image;
+	bool manifest;
 	struct cairn_fill *fill;
 };
 
@@ -112,17 +113,38 @@ static enum cairn_code sink(void *arg, const void *data, size_t n, struct cairn_
 	return rc;
 }
 
+static enum cairn_code ask_manifest(struct got *g, const struct cairn_go_on *go_on,
+				    struct cairn_err *err)
+{
+	struct cairn_registry_manifest m;
+	struct cairn_reference ref = g->w->job->images[g->image].ref;
+	uint64_t offset = cairn_fill_offset(g->fill);
+	ref.digest = g->digest;
+	enum cairn_code rc = cairn_registry_get_manifest(g->w->session, &ref, go_on, &m, err);
+	if (rc) return rc;
+	if (m.len > offset) {
+		rc = sink(g, (const uint8_t *)m.json + offset, m.len - (size_t)offset, err);
+	}
+	free(m.json);
+	return rc;
+}
+
+static enum cairn_code ask(struct got *g, const struct cairn_go_on *go_on, struct cairn_err *err)
+{
+	struct cairn_preheat_worker *w = g->w;
+	if (g->manifest) return ask_manifest(g, go_on, err);
+	return cairn_registry_get_blob(w->session, &w->job->images[g->image].ref, &g->digest,
+				       cairn_fill_offset(g->fill), g->size, go_on, sink, g, err);
+}
+
 static enum cairn_code download(struct got *g, struct cairn_err *err)
 {
 	struct cairn_preheat_worker *w = g->w;
 	struct cairn_blob_info info;
 	struct cairn_err ignored;
 	const struct cairn_go_on go_on = {cairn_preheat_goes_on, w};
-	uint64_t offset = cairn_fill_offset(g->fill);
-	tell(g, offset, 0, "registry");
-	enum cairn_code rc =
-		cairn_registry_get_blob(w->session, &w->job->images[g->image].ref, &g->digest,
-					offset, g->size, &go_on, sink, g, err);
+	tell(g, cairn_fill_offset(g->fill), 0, "registry");
+	enum cairn_code rc = ask(g, &go_on, err);
 	if (rc) return rc;
 	/* The last write has published it, or failed. */
 	if (cairn_cache_info(w->env->cache, &g->digest, &info, &ignored) == CAIRN_OK) {
@@ -190,6 +212,7 @@ enum cairn_code cairn_preheat_get_blob(struct cairn_preheat_worker *w, size_t bl
 	g.digest = w->job->blobs[blob].digest;
 	g.size = w->job->blobs[blob].size;
 	g.image = w->job->blobs[blob].image;
+	g.manifest = w->job->blobs[blob].manifest;
 	pthread_mutex_unlock(&w->job->mu);
 	/* Nobody downloads no bytes: containerd makes them up itself. */
 	enum cairn_code rc = g.size == 0 ? CAIRN_OK : CAIRN_ABORTED;

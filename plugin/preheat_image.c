@@ -21,8 +21,16 @@ struct plan {
 
 #define READS_MAX 4096
 
-static enum cairn_code take_tree(struct plan *p, const struct cairn_digest *digest, uint64_t size,
-				 unsigned depth, bool platform_known, struct cairn_err *err);
+/* One that is to be looked into. */
+struct node {
+	struct cairn_digest digest;
+	uint64_t size;
+	unsigned depth;
+	bool manifest;	     /* as registries have it */
+	bool platform_known; /* it was chosen for its platform */
+};
+
+static enum cairn_code take_tree(struct plan *p, const struct node *node, struct cairn_err *err);
 
 /* ---- manifests --------------------------------------------------------------------------------*/
 
@@ -99,39 +107,21 @@ static enum cairn_code get_now(struct plan *p, size_t blob, const struct cairn_d
 	return rc;
 }
 
-/* Registries have manifests apart from other blobs. One that is not there may still be a blob: what
- * an index names can be anything. Errors: CANCELLED only; others are met again by who asks for it
- * as a blob. */
-static enum cairn_code fetch_manifest(struct plan *p, const struct cairn_digest *digest,
-				      struct cairn_err *err)
+static void note_manifest(struct cairn_preheat_job *job, size_t blob)
 {
-	struct cairn_preheat_worker *w = p->w;
-	const struct cairn_go_on go_on = {cairn_preheat_goes_on, w};
-	struct cairn_registry_manifest m = {0};
-	struct cairn_reference ref = p->ref;
-	struct cairn_blob_info info;
-	if (cairn_cache_info(w->env->cache, digest, &info, err) == CAIRN_OK) {
-		bool good = !info.damaged;
-		cairn_blob_info_fini(&info);
-		if (good) return CAIRN_OK;
-	}
-	ref.digest = *digest;
-	enum cairn_code rc = cairn_registry_get_manifest(w->session, &ref, &go_on, &m, err);
-	if (rc == CAIRN_OK) {
-		p->came = *digest;
-		rc = keep(p, &m, err);
-		free(m.json);
-	}
-	return rc == CAIRN_CANCELLED ? rc : CAIRN_OK;
+	pthread_mutex_lock(&job->mu);
+	job->blobs[blob].manifest = true;
+	pthread_mutex_unlock(&job->mu);
 }
 
 /* The manifest of that digest, got if need be; it is one of the job's blobs. */
-static enum cairn_code get_manifest(struct plan *p, const struct cairn_digest *digest,
-				    uint64_t size, struct cairn_manifest *ret,
-				    struct cairn_err *err)
+static enum cairn_code get_manifest(struct plan *p, const struct node *node,
+				    struct cairn_manifest *ret, struct cairn_err *err)
 {
 	struct cairn_preheat_worker *w = p->w;
 	void *json = NULL;
+	uint64_t size = node->size;
+	const struct cairn_digest *digest = &node->digest;
 	size_t len = 0, blob = cairn_preheat_job_need(w->job, p->image, digest, size);
 	if (blob == SIZE_MAX || p->reads++ >= READS_MAX) {
 		return cairn_err_set(err, CAIRN_RESOURCE_EXHAUSTED,
@@ -142,8 +132,8 @@ static enum cairn_code get_manifest(struct plan *p, const struct cairn_digest *d
 				     "a manifest of %llu bytes; at most %u are taken",
 				     (unsigned long long)size, CAIRN_MANIFEST_BYTES_MAX);
 	}
-	enum cairn_code rc = fetch_manifest(p, digest, err);
-	if (rc == CAIRN_OK) rc = get_now(p, blob, digest, size, err);
+	if (node->manifest) note_manifest(w->job, blob);
+	enum cairn_code rc = get_now(p, blob, digest, size, err);
 	if (rc) return rc;
 	rc = cairn_cache_peek(w->env->cache, digest, CAIRN_MANIFEST_BYTES_MAX, &json, &len, err);
 	if (rc) return rc;
@@ -195,6 +185,19 @@ static const struct cairn_descriptor *best(const struct cairn_manifest *index,
 	return found;
 }
 
+static enum cairn_code take_child(struct plan *p, const struct cairn_descriptor *child,
+				  unsigned depth, bool platform_known, struct cairn_err *err)
+{
+	const struct node node = {
+		.digest = child->digest,
+		.size = child->size,
+		.depth = depth + 1,
+		.manifest = child->media != CAIRN_MEDIA_OTHER || child->media_type[0] == '\0',
+		.platform_known = platform_known,
+	};
+	return take_tree(p, &node, err);
+}
+
 static enum cairn_code take_index(struct plan *p, const struct cairn_manifest *index,
 				  unsigned depth, struct cairn_err *err)
 {
@@ -202,8 +205,7 @@ static enum cairn_code take_index(struct plan *p, const struct cairn_manifest *i
 	enum cairn_code rc = CAIRN_OK;
 	if (job->all_platforms) {
 		for (size_t i = 0; rc == CAIRN_OK && i < index->n; i++) {
-			const struct cairn_descriptor *child = &index->children[i];
-			rc = take_tree(p, &child->digest, child->size, depth + 1, true, err);
+			rc = take_child(p, &index->children[i], depth, true, err);
 		}
 		return rc;
 	}
@@ -216,8 +218,7 @@ static enum cairn_code take_index(struct plan *p, const struct cairn_manifest *i
 				err, CAIRN_NOT_FOUND, "there is no %s in it; it offers: %s",
 				cairn_platform_format(&job->platforms[i], name), offers);
 		}
-		rc = take_tree(p, &child->digest, child->size, depth + 1, child->os[0] != '\0',
-			       err);
+		rc = take_child(p, child, depth, child->os[0] != '\0', err);
 	}
 	return rc;
 }
@@ -273,25 +274,24 @@ static enum cairn_code take_children(struct plan *p, const struct cairn_manifest
 	return CAIRN_OK;
 }
 
-static enum cairn_code take_tree(struct plan *p, const struct cairn_digest *digest, uint64_t size,
-				 unsigned depth, bool platform_known, struct cairn_err *err)
+static enum cairn_code take_tree(struct plan *p, const struct node *node, struct cairn_err *err)
 {
 	char text[CAIRN_DIGEST_STR];
 	struct cairn_manifest manifest = {0};
-	if (depth > CAIRN_MANIFEST_DEPTH_MAX) {
+	if (node->depth > CAIRN_MANIFEST_DEPTH_MAX) {
 		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
 				     "indexes within indexes, more than %d deep",
 				     CAIRN_MANIFEST_DEPTH_MAX);
 	}
-	enum cairn_code rc = get_manifest(p, digest, size, &manifest, err);
+	enum cairn_code rc = get_manifest(p, node, &manifest, err);
 	if (rc == CAIRN_OK && manifest.media == CAIRN_MEDIA_INDEX) {
-		rc = take_index(p, &manifest, depth, err);
+		rc = take_index(p, &manifest, node->depth, err);
 	} else if (rc == CAIRN_OK && manifest.media == CAIRN_MEDIA_MANIFEST) {
-		rc = take_children(p, &manifest, platform_known, err);
-	} else if (rc == CAIRN_OK && depth == 0) {
+		rc = take_children(p, &manifest, node->platform_known, err);
+	} else if (rc == CAIRN_OK && node->depth == 0) {
 		rc = cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
 				   "%s is neither a manifest nor an index",
-				   cairn_digest_format(digest, text));
+				   cairn_digest_format(&node->digest, text));
 	}
 	cairn_manifest_fini(&manifest);
 	return rc;
@@ -300,18 +300,18 @@ static enum cairn_code take_tree(struct plan *p, const struct cairn_digest *dige
 void cairn_preheat_plan_image(struct cairn_preheat_worker *w, size_t image)
 {
 	struct plan p = {.w = w, .image = image, .ref = w->job->images[image].ref};
-	struct cairn_digest root = {0};
+	struct node root = {.manifest = true};
 	struct cairn_err err;
-	uint64_t size = 0;
 	cairn_preheat_job_image(w->job, image, CAIRN__V1__JOB_STATE__RUNNING, NULL, NULL);
-	enum cairn_code rc = resolve(&p, &root, &size, &err);
+	enum cairn_code rc = resolve(&p, &root.digest, &root.size, &err);
 	if (rc == CAIRN_OK) {
-		cairn_preheat_job_image(w->job, image, CAIRN__V1__JOB_STATE__RUNNING, &root, NULL);
-		rc = take_tree(&p, &root, size, 0, false, &err);
+		cairn_preheat_job_image(w->job, image, CAIRN__V1__JOB_STATE__RUNNING, &root.digest,
+					NULL);
+		rc = take_tree(&p, &root, &err);
 	}
 	if (rc == CAIRN_OK) return;
 	cairn_preheat_job_image(w->job, image,
 				rc == CAIRN_CANCELLED ? CAIRN__V1__JOB_STATE__CANCELLED
 						      : CAIRN__V1__JOB_STATE__FAILED,
-				root.alg != 0 ? &root : NULL, &err);
+				root.digest.alg != 0 ? &root.digest : NULL, &err);
 }

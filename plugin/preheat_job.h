@@ -26,6 +26,7 @@ struct cairn_preheat_blob {
 	Cairn__V1__JobState state;
 	char *error;	    /* owned; NULL: none */
 	const char *source; /* "cache", "registry", "pull" */
+	bool manifest;	    /* registries have it among their manifests */
 	size_t image;	    /* one that needs it: where it is got from */
 	uint64_t change;    /* of the job's changes, the last that was about it */
 };

@@ -70,10 +70,11 @@ static void work_blob(struct cairn_preheat_worker *w, size_t blob)
 {
 	struct cairn_err err;
 	pthread_mutex_lock(&w->job->mu);
-	bool done = w->job->blobs[blob].state == CAIRN__V1__JOB_STATE__SUCCEEDED;
+	/* Those that had to be looked into were got on the way, or not. */
+	bool done = w->job->blobs[blob].state != CAIRN__V1__JOB_STATE__QUEUED;
 	uint64_t size = w->job->blobs[blob].size;
 	pthread_mutex_unlock(&w->job->mu);
-	if (done) return; /* a manifest, got on the way */
+	if (done) return;
 	enum cairn_code rc = cairn_preheat_get_blob(w, blob, &err);
 	if (rc == CAIRN_OK) {
 		cairn_preheat_job_blob(w->job, blob, CAIRN__V1__JOB_STATE__SUCCEEDED, size, 0, NULL,
