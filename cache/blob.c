@@ -135,6 +135,30 @@ void blob_unpin_locked(struct cairn_cache *c, struct blob *b)
 	blob_drop_if_useless_locked(c, b);
 }
 
+/* A hold is the blob itself, with a reference and a pin. */
+struct cairn_blob_hold *cairn_blob_hold(struct cairn_cache *c, const struct cairn_digest *digest)
+{
+	lock(&c->mu);
+	struct blob *b = blob_find_locked(c, digest);
+	if (b != NULL && b->damaged) b = NULL;
+	if (b != NULL) {
+		blob_ref(b);
+		blob_pin_locked(b);
+	}
+	unlock(&c->mu);
+	return (struct cairn_blob_hold *)b;
+}
+
+void cairn_blob_let_go(struct cairn_cache *c, struct cairn_blob_hold *hold)
+{
+	struct blob *b = (struct blob *)hold;
+	if (b == NULL) return;
+	lock(&c->mu);
+	blob_unpin_locked(c, b);
+	unlock(&c->mu);
+	blob_unref(b);
+}
+
 void blob_used_locked(struct cairn_cache *c, struct blob *b)
 {
 	int64_t now = cairn_boot_ns(c->clock);

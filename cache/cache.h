@@ -144,6 +144,14 @@ CAIRN_CHECKED enum cairn_code cairn_cache_set_labels(struct cairn_cache *cache,
  * (a dropped file is unlinked in the background). */
 void cairn_cache_release(struct cairn_cache *cache, const struct cairn_digest *digest);
 
+/* A blob that is to stay, whoever collects garbage: while it is held it is busy, as if it were
+ * read, but no file is open for it. It may still be found damaged. Memory only; any thread. Returns
+ * NULL if it is not here, or is damaged. */
+struct cairn_blob_hold;
+struct cairn_blob_hold *cairn_blob_hold(struct cairn_cache *cache,
+					const struct cairn_digest *digest);
+void cairn_blob_let_go(struct cairn_cache *cache, struct cairn_blob_hold *hold); /* NULL is fine */
+
 /* One more owner of a blob that is here. Memory only. */
 void cairn_cache_add_owner(struct cairn_cache *cache, const struct cairn_digest *digest,
 			   const char *owner);

@@ -178,11 +178,15 @@ static void run_job(struct cairn_preheat *p, struct cairn_preheat_job *job)
 	save_or_log(p, job);
 	cairn_preheat_run(&p->env, job, &p->stop);
 	/* Interrupted by our own end, it goes on at the next start: its file says "running". */
-	if (atomic_load(&p->stop) && !cairn_preheat_job_is_cancelled(job)) return;
+	if (atomic_load(&p->stop) && !cairn_preheat_job_is_cancelled(job)) {
+		cairn_preheat_let_go(&p->env, job);
+		return;
+	}
 	cairn_preheat_job_judge_images(job);
 	cairn_preheat_register(&p->env, job, &p->stop);
 	cairn_preheat_job_judge(job, cairn_real_ns(p->env.clock));
 	cairn_preheat_remember(&p->env, job);
+	cairn_preheat_let_go(&p->env, job);
 	cairn_preheat_job_wipe(job->request);
 	save_or_log(p, job);
 	log_end(job);

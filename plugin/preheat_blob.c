@@ -166,9 +166,25 @@ static void note_owners(struct got *g)
 	}
 }
 
+/* Not to be evicted before the job is over. */
+static enum cairn_code hold(struct got *g, struct cairn_err *err)
+{
+	struct cairn_preheat_job *job = g->w->job;
+	struct cairn_cache *cache = g->w->env->cache;
+	struct cairn_blob_hold *new = cairn_blob_hold(cache, &g->digest);
+	pthread_mutex_lock(&job->mu);
+	struct cairn_blob_hold *old = job->blobs[g->blob].hold;
+	job->blobs[g->blob].hold = new;
+	pthread_mutex_unlock(&job->mu);
+	cairn_blob_let_go(cache, old);
+	return new != NULL ? CAIRN_OK
+			   : cairn_err_set(err, CAIRN_ABORTED, "it was here, but is gone again");
+}
+
 static enum cairn_code fill(struct got *g, struct cairn_err *err)
 {
 	enum cairn_code rc = follow_pull(g) ? CAIRN_OK : download(g, err);
+	if (rc == CAIRN_OK) rc = hold(g, err);
 	if (rc == CAIRN_OK) note_owners(g); /* before a pull that waits is told */
 	cairn_fill_end(g->fill, rc == CAIRN_OK ? NULL : err);
 	return rc;
@@ -179,11 +195,13 @@ static enum cairn_code try_once(struct got *g, struct cairn_err *err)
 	enum cairn_code rc = CAIRN_INTERNAL;
 	switch (cairn_fills_begin(g->w->env->fills, &g->digest, g->size, &g->fill, err)) {
 	case CAIRN_FILL_HERE:
-		rc = prove(g, err);
+		rc = hold(g, err);
+		if (rc == CAIRN_OK) rc = prove(g, err);
 		if (rc == CAIRN_OK) tell(g, g->size, 0, "cache");
 		break;
 	case CAIRN_FILL_OTHERS:
 		rc = follow(g, err);
+		if (rc == CAIRN_OK) rc = hold(g, err);
 		break;
 	case CAIRN_FILL_OURS:
 		rc = fill(g, err);

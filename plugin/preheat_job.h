@@ -24,11 +24,12 @@ struct cairn_preheat_blob {
 	struct cairn_digest digest;
 	uint64_t size, done;
 	Cairn__V1__JobState state;
-	char *error;	    /* owned; NULL: none */
-	const char *source; /* "cache", "registry", "pull" */
-	bool manifest;	    /* registries have it among their manifests */
-	size_t image;	    /* one that needs it: where it is got from */
-	uint64_t change;    /* of the job's changes, the last that was about it */
+	char *error;		      /* owned; NULL: none */
+	const char *source;	      /* "cache", "registry", "pull" */
+	bool manifest;		      /* registries have it among their manifests */
+	struct cairn_blob_hold *hold; /* it is here, and stays until the job is over; or NULL */
+	size_t image;		      /* one that needs it: where it is got from */
+	uint64_t change;	      /* of the job's changes, the last that was about it */
 };
 
 struct cairn_preheat_image {

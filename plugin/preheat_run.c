@@ -89,6 +89,17 @@ static void work_blob(struct cairn_preheat_worker *w, size_t blob)
 
 /* ---- room on the disk -------------------------------------------------------------------------*/
 
+/* What is here already must not go to make room for the rest. */
+static void hold_what_is_here(const struct cairn_preheat_env *env, struct cairn_preheat_job *job)
+{
+	pthread_mutex_lock(&job->mu);
+	for (size_t i = 0; i < job->n_blobs; i++) {
+		struct cairn_preheat_blob *b = &job->blobs[i];
+		if (b->hold == NULL) b->hold = cairn_blob_hold(env->cache, &b->digest);
+	}
+	pthread_mutex_unlock(&job->mu);
+}
+
 static uint64_t bytes_missing(const struct cairn_preheat_env *env, struct cairn_preheat_job *job)
 {
 	uint64_t missing = 0;
@@ -139,6 +150,22 @@ static enum cairn_code make_room(struct cairn_preheat_worker *w, struct cairn_er
 
 /* ---- all of it --------------------------------------------------------------------------------*/
 
+/* What was here, but is not any more (it was found damaged, say), is not said to be here. */
+static void look_again(const struct cairn_preheat_env *env, struct cairn_preheat_job *job, size_t i)
+{
+	struct cairn_blob_info info;
+	struct cairn_err err;
+	const struct cairn_preheat_blob *b = &job->blobs[i];
+	if (b->state != CAIRN__V1__JOB_STATE__SUCCEEDED || b->size == 0) return;
+	if (cairn_cache_info(env->cache, &b->digest, &info, &err) == CAIRN_OK) {
+		bool good = !info.damaged;
+		cairn_blob_info_fini(&info);
+		if (good) return;
+	}
+	cairn_err_set(&err, CAIRN_DATA_LOSS, "it was here, but is gone or damaged again");
+	cairn_preheat_job_blob(job, i, CAIRN__V1__JOB_STATE__FAILED, 0, 0, NULL, &err);
+}
+
 void cairn_preheat_run(const struct cairn_preheat_env *env, struct cairn_preheat_job *job,
 		       const _Atomic bool *stop)
 {
@@ -151,6 +178,7 @@ void cairn_preheat_run(const struct cairn_preheat_env *env, struct cairn_preheat
 			       .n = job->n_images};
 	run_round(&images);
 	if (!cairn_preheat_goes_on(&w)) return;
+	hold_what_is_here(env, job);
 	if (make_room(&w, &err) != CAIRN_OK) {
 		pthread_mutex_lock(&job->mu);
 		job->why = err;
@@ -162,6 +190,15 @@ void cairn_preheat_run(const struct cairn_preheat_env *env, struct cairn_preheat
 	blobs.n = job->n_blobs;
 	pthread_mutex_unlock(&job->mu);
 	run_round(&blobs);
+	for (size_t i = 0; i < blobs.n; i++) look_again(env, job, i);
+}
+
+void cairn_preheat_let_go(const struct cairn_preheat_env *env, struct cairn_preheat_job *job)
+{
+	/* Nobody works on the job any more. */
+	for (size_t i = 0; i < job->n_blobs; i++) {
+		cairn_blob_let_go(env->cache, cairn_steal(&job->blobs[i].hold));
+	}
 }
 
 /* ---- containerd -------------------------------------------------------------------------------*/

@@ -27,6 +27,9 @@ void cairn_preheat_run(const struct cairn_preheat_env *env, struct cairn_preheat
 void cairn_preheat_register(const struct cairn_preheat_env *env, struct cairn_preheat_job *job,
 			    const _Atomic bool *stop);
 
+/* Let go of the blobs that the job has got: from here on they are garbage collection's. */
+void cairn_preheat_let_go(const struct cairn_preheat_env *env, struct cairn_preheat_job *job);
+
 /* An image is whole: remember what its name stands for, and keep it for as long as was asked. */
 void cairn_preheat_remember(const struct cairn_preheat_env *env, struct cairn_preheat_job *job);
 

@@ -53,6 +53,21 @@ class Registries(PreheatCase):
         self.assertEqual({row["state"] for row in self.rows().values()}, {"cached"})
         self.assert_clean()
 
+    def test_index(self):
+        """Of an index ours alone, then all; its manifests are asked for as manifests."""
+        reg = self.registry()
+        self.daemon(plain(reg.host))
+        ours = digests("demo/multi:v1")
+        self.assertEqual(set(self.ok(reg.ref("demo/multi:v1")).blobs), ours)
+        asked = reg.requests()
+        self.assertEqual({(r.kind, r.status) for r in asked if r.name in {
+            m["digest"] for m in image("demo/multi:v1")["manifests"]}}, {("manifests", 200)})
+        self.assertEqual(sorted(r.name for r in asked if r.method == "GET"), sorted(ours))
+        done = self.ok(reg.ref("demo/multi:v1"), "--platform", "all")
+        self.assertIn(image("demo/multi:v1")["manifests"][1]["digest"], done.blobs)
+        self.assertFalse(ours & {r.name for r in reg.requests() if r.method == "GET"})
+        self.assert_clean()
+
     def test_ten_images_and_two_jobs(self):
         """10 images in one job, and an equal job beside it: each blob is asked for once."""
         reg = self.registry()
@@ -490,6 +505,34 @@ class Kept(PreheatCase):
         self.tool.ok("gc")
         self.assertEqual(self.held(), long.blobs | short.blobs)
         wait_for("the pin to end", lambda: self.tool.run("gc").returncode == 0 and self.held() == long.blobs, 15)
+
+    def test_garbage_is_collected_meanwhile(self):
+        """What a job got already is not garbage while the job runs, and what it found here neither."""
+        r = self.enter(ScriptedRegistry())
+        one = r.image("team/app:v1", random_layers(3, 50000))
+        self.daemon(plain(r.host), gc="interval: 1h, keep_storage: 0s, keep_versions: 0")
+        gate = r.hold("GET", one.layers[2], after=1000)
+        job = self.detach(one.ref, "--keep-for", "1h")
+        self.assertTrue(gate.reached.wait(20))
+        wait_for("the others", lambda: one.blobs - {one.layers[2]} <= self.held())
+        self.tool.ok("gc")
+        self.assertEqual(self.held(), one.blobs - {one.layers[2]})
+        self.assertEqual({row["why"] for row in self.rows().values()}, {"busy"})
+        gate.open()
+        self.await_job(job, "succeeded")
+        self.tool.ok("gc")
+        self.assertEqual(self.held(), one.blobs)
+        self.assertEqual({row["why"] for row in self.rows().values()}, {"pin"})
+        say("one that is cancelled lets go")
+        two = r.image("team/app:v2", random_layers(2, 50000))
+        gate = r.hold("GET", two.layers[1], after=1000)
+        job = self.detach(two.ref)
+        self.assertTrue(gate.reached.wait(20))
+        wait_for("the other", lambda: two.layers[0] in self.held())
+        self.tool.ok("cancel", job)
+        self.await_job(job, "cancelled")
+        self.tool.ok("gc")
+        self.assertEqual(self.held(), one.blobs)
 
     def test_unpulled_and_containerd_away(self):
         """Blobs that nobody pulled go after keep_storage, though containerd does not answer."""

@@ -471,6 +471,20 @@ class Disk(PreheatCase):
         self.assertLessEqual(new.blobs | pinned.blobs, self.held())
         self.assert_clean()
 
+    def test_room_is_not_made_of_what_is_needed(self):
+        """The layer that was used longest ago is one that the job needs: it stays, and another goes."""
+        self.begin()
+        shared, other, new = random_layers(1, 15 * MIB), random_layers(1, 30 * MIB), random_layers(1, 30 * MIB)
+        self.ok(self.r.image("team/first:v1", shared).ref)
+        second = self.r.image("team/second:v1", other)
+        self.ok(second.ref)
+        third = self.r.image("team/third:v1", shared + new)
+        self.ok(third.ref)
+        self.assertLessEqual(third.blobs, self.held())
+        self.assertNotIn(second.layers[0], self.held())
+        self.assertEqual(len(self.r.gets(name=third.layers[0])), 1)
+        self.assert_clean()
+
     def test_resume_on_a_tight_disk(self):
         """Bytes that a crash left are part of the job that goes on: they are not counted as missing."""
         self.begin()

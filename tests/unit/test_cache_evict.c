@@ -167,6 +167,31 @@ static void evict__spares_what_is_read(void **state)
 }
 
 /* Files that nobody reads are closed when there are many; not those that a view refers to. */
+static void evict__spares_what_is_held(void **state)
+{
+	struct store *s = *state;
+	struct content c = content_new(5000, 71), absent = content_new(5000, 72);
+	char path[512];
+	add_cached(s, &c);
+	assert_null(cairn_blob_hold(s->cache, &absent.digest));
+	cairn_blob_let_go(s->cache, NULL);
+	struct cairn_blob_hold *one = cairn_blob_hold(s->cache, &c.digest);
+	struct cairn_blob_hold *two = cairn_blob_hold(s->cache, &c.digest);
+	assert_non_null(one);
+	assert_non_null(two);
+	assert_true(seen(s, &c.digest).busy);
+	assert_int_equal(evict(s, &c.digest), CAIRN_EVICT_IN_USE);
+	cairn_blob_let_go(s->cache, one);
+	assert_int_equal(evict(s, &c.digest), CAIRN_EVICT_IN_USE);
+	cairn_blob_let_go(s->cache, two);
+	assert_false(seen(s, &c.digest).busy);
+	assert_int_equal(evict(s, &c.digest), CAIRN_EVICT_DONE);
+	assert_false(exists(blob_path(s, &c.digest, path)));
+	assert_null(cairn_blob_hold(s->cache, &c.digest));
+	content_free(&c);
+	content_free(&absent);
+}
+
 static void evict__spares_what_a_view_refers_to_however_many_are_open(void **state)
 {
 	struct store *s = *state;
@@ -503,6 +528,7 @@ int main(void)
 		evict_test(evict__spares_what_is_referenced),
 		evict_test(evict__spares_what_was_referenced_since_the_decision),
 		evict_test(evict__spares_what_is_read),
+		evict_test(evict__spares_what_is_held),
 		evict_test(evict__spares_what_a_view_refers_to_however_many_are_open),
 		evict_test(evict__spares_what_was_read_since_the_decision),
 		evict_test(evict__spares_what_was_promised_to_a_writer),
