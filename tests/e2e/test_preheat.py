@@ -358,6 +358,37 @@ class Pulls(PreheatCase):
         self.assertEqual(self.await_job(job).state, "succeeded")
         self.assert_clean()
 
+    def test_preheat_is_slow_under_a_pull(self):
+        """p2p.min_rate: bytes come all the time, but too few of them: the pull goes on by itself."""
+        w = self.scripted("demo/mid:v1", p2p="p2p: {stall: 60s, min_rate: 400KiB}\n")
+        layer = image("demo/mid:v1")["layers"][-1]
+        w.front.always("GET", layer, w.front.drip(100000, agent="cairn"))
+        job = self.detach(w.front.ref("demo/mid:v1"))
+        wait_for("its bytes", lambda: (self.show(job).blobs.get(layer) or {}).get("done"))
+        began = time.monotonic()
+        w.containerd.pull(w.front.ref("demo/mid:v1"))
+        self.assertLess(time.monotonic() - began, 25)
+        self.assertEqual([a.name for a in w.front.gets(agent="containerd") if a.name == layer], [layer])
+        w.containerd.whole(w.front.ref("demo/mid:v1"), "v1")
+        w.front.relent()
+        self.await_job(job, "succeeded")
+
+    def test_pull_by_cri_meets_preheat(self):
+        """kubelet's pull waits for the preheat, too, and downloads nothing."""
+        w = self.scripted("demo/mid:v1", cri=True)
+        layer = image("demo/mid:v1")["layers"][-1]
+        gate = w.front.hold("GET", layer, after=100000, agent="cairn")
+        job = self.detach(w.front.ref("demo/mid:v1"))
+        self.assertTrue(gate.reached.wait(20))
+        pull = w.containerd.cri.start_pull(w.front.ref("demo/mid:v1"))
+        wait_for("the pull", lambda: any(layer in s.ref for s in self.client().statuses()))
+        self.assertFalse(pull.done())
+        gate.open()
+        pull.result()
+        self.await_job(job, "succeeded")
+        self.assertEqual([a for a in w.front.gets(agent="containerd") if a.name == layer], [])
+        w.containerd.whole(w.front.ref("demo/mid:v1"), "v1", ns="k8s.io")
+
     def test_without_waiting(self):
         """containerd.swarm_wait: false: the pull downloads for itself at once."""
         w = self.scripted("demo/mid:v1")

@@ -211,6 +211,17 @@ class ScriptedRegistry:
         self.always(method, name, step)
         return gate
 
+    def drip(self, rate, agent=None):
+        """So many bytes a second, for as long as the scripts last."""
+        gate = Gate()
+        self.gates.append(gate)
+
+        def step(handler):
+            if agent and Asked(handler).agent != agent:
+                return PASS
+            return self.answer(handler, drip=(rate, gate))
+        return step
+
     def relent(self):
         """No scripts any more, and no gates."""
         with self.lock:
@@ -283,7 +294,8 @@ class ScriptedRegistry:
             return name, None  # as docker-registry has it
         return name, self.blobs.get(name)
 
-    def answer(self, handler, cut=None, reset=False, halt=None, change=None, length=True, headers=None):
+    def answer(self, handler, cut=None, reset=False, halt=None, change=None, length=True, headers=None,
+               drip=None):
         """As it should be, but for what the arguments say."""
         if handler.path in ("/v2/", "/v2"):
             return self.send(handler, 200, {})
@@ -310,10 +322,10 @@ class ScriptedRegistry:
             handler.send_header(key, value)
         handler.end_headers()
         if handler.command != "HEAD":
-            self.body(handler, data[first:], cut, reset, halt)
+            self.body(handler, data[first:], cut, reset, halt, drip)
         return None
 
-    def body(self, handler, data, cut, reset, halt):
+    def body(self, handler, data, cut, reset, halt, drip):
         after, gate = halt or (None, None)
         end = len(data) if cut is None else min(cut, len(data))
         at = 0
@@ -325,6 +337,9 @@ class ScriptedRegistry:
                 gate = None
                 continue
             stop = min(at + CHUNK, end, after if gate else end)
+            if drip and not drip[1].opened.is_set():
+                stop = min(at + drip[0] // 10, end)
+                drip[1].opened.wait(0.1)
             handler.wfile.write(data[at:stop])
             at = stop
         handler.wfile.flush()
