@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -77,40 +78,57 @@ func makeLayer(src *fileSource, size int) (blob []byte, diffID digest.Digest, er
 	return out.Bytes(), raw.Digest(), nil
 }
 
+// A layer that nobody will unpack.
+func randomLayer(size int) (blob []byte, diffID digest.Digest, err error) {
+	blob = make([]byte, size)
+	rand.New(rand.NewSource(1)).Read(blob)
+	return blob, digest.FromBytes(blob), nil
+}
+
 // Make an image of layers of these compressed sizes and push it. Returns the bytes of all blobs.
 func pushImage(base, repo, tag string, sizes []int) (total int64, err error) {
-	config := ocispec.Image{Architecture: "amd64", OS: "linux", RootFS: ocispec.RootFS{Type: "layers"}}
-	manifest := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}}
 	done := make(chan struct{})
 	defer close(done)
 	src := newFileSource(done)
+	manifest, err := pushLayers(base, repo, tag, sizes, func(size int) ([]byte, digest.Digest, error) {
+		return makeLayer(src, size)
+	})
+	for _, l := range manifest.Layers {
+		total += l.Size
+	}
+	return total, err
+}
+
+func pushLayers(base, repo, tag string, sizes []int,
+	makeOne func(size int) ([]byte, digest.Digest, error)) (manifest ocispec.Manifest, err error) {
+	config := ocispec.Image{Architecture: "amd64", OS: "linux", RootFS: ocispec.RootFS{Type: "layers"}}
+	manifest.Versioned = specs.Versioned{SchemaVersion: 2}
 	for _, size := range sizes {
-		blob, diffID, err := makeLayer(src, size)
+		blob, diffID, err := makeOne(size)
 		if err != nil {
-			return 0, err
+			return manifest, err
 		}
 		d, err := pushBlob(base, repo, blob)
 		if err != nil {
-			return 0, err
+			return manifest, err
 		}
-		total += int64(len(blob))
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, diffID)
 		manifest.Layers = append(manifest.Layers, ocispec.Descriptor{
 			MediaType: ocispec.MediaTypeImageLayerGzip, Digest: d, Size: int64(len(blob))})
 	}
 	text, err := json.Marshal(config)
 	if err != nil {
-		return 0, err
+		return manifest, err
 	}
 	d, err := pushBlob(base, repo, text)
 	if err != nil {
-		return 0, err
+		return manifest, err
 	}
 	manifest.Config = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: d, Size: int64(len(text))}
 	if text, err = json.Marshal(manifest); err != nil {
-		return 0, err
+		return manifest, err
 	}
-	return total, put(base+"/v2/"+repo+"/manifests/"+tag, ocispec.MediaTypeImageManifest, text)
+	return manifest, put(base+"/v2/"+repo+"/manifests/"+tag, ocispec.MediaTypeImageManifest, text)
 }
 
 func pushBlob(base, repo string, blob []byte) (digest.Digest, error) {

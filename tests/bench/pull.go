@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/containerd"
 	"github.com/containerd/containerd/namespaces"
 	"github.com/containerd/containerd/platforms"
+	"github.com/containerd/containerd/remotes"
 	"github.com/containerd/containerd/remotes/docker"
 )
 
@@ -50,7 +51,7 @@ func (b *bench) runPulls(kinds []subject) error {
 	if b.quick {
 		sizes = []int{1 << 20, 4 << 20}
 	}
-	addr, stop, err := b.startRegistry()
+	addr, _, stop, err := b.startRegistry()
 	if err != nil {
 		return err
 	}
@@ -76,35 +77,36 @@ func (b *bench) runPulls(kinds []subject) error {
 	return nil
 }
 
-func (b *bench) startRegistry() (addr string, stop func(), err error) {
+// A registry on loopback, with its files below root.
+func (b *bench) startRegistry() (addr, root string, stop func(), err error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return "", nil, err
+		return "", "", nil, err
 	}
 	addr = l.Addr().String()
 	l.Close()
-	root := b.dir("registry")
+	root = b.dir("registry")
 	if err := os.MkdirAll(root, 0700); err != nil {
-		return "", nil, err
+		return "", "", nil, err
 	}
 	conf := root + ".yml"
 	if err := os.WriteFile(conf, []byte(fmt.Sprintf(registryConfig, root, addr)), 0600); err != nil {
-		return "", nil, err
+		return "", "", nil, err
 	}
 	p, err := startProcess(filepath.Join(b.work, "registry.log"), "docker-registry", "serve", conf)
 	if err != nil {
-		return "", nil, err
+		return "", "", nil, err
 	}
 	stop = func() { p.stop(syscall.SIGKILL); os.RemoveAll(root) }
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		resp, err := http.Get("http://" + addr + "/v2/")
 		if err == nil {
 			resp.Body.Close()
-			return addr, stop, nil
+			return addr, root, stop, nil
 		}
 		if time.Now().After(deadline) {
 			stop()
-			return "", nil, p.why(fmt.Errorf("docker-registry does not answer: %w", err))
+			return "", "", nil, p.why(fmt.Errorf("docker-registry does not answer: %w", err))
 		}
 	}
 }
@@ -132,6 +134,11 @@ func (b *bench) startContainerd(s *server, dir string) (*process, string, error)
 		return nil, "", err
 	}
 	return p, socket, nil
+}
+
+func plainResolver() remotes.Resolver {
+	return docker.NewResolver(docker.ResolverOptions{
+		Hosts: docker.ConfigureDefaultRegistries(docker.WithPlainHTTP(docker.MatchAllHosts))})
 }
 
 func (b *bench) pullRun(kind subject, ref string, fetch, unpack *row) error {
@@ -173,9 +180,7 @@ func (b *bench) pullRun(kind subject, ref string, fetch, unpack *row) error {
 		return nil
 	}
 	err = phase(fetch, func() error {
-		resolver := docker.NewResolver(docker.ResolverOptions{
-			Hosts: docker.ConfigureDefaultRegistries(docker.WithPlainHTTP(docker.MatchAllHosts))})
-		img, err := client.Fetch(ctx, ref, containerd.WithResolver(resolver))
+		img, err := client.Fetch(ctx, ref, containerd.WithResolver(plainResolver()))
 		image = containerd.NewImageWithPlatform(client, img, platforms.All)
 		return err
 	})

@@ -25,6 +25,7 @@ type bench struct {
 	rows         []*row
 	sockets      int
 	dirs         int
+	cairnExtra   string // more lines for cairnd's configuration
 }
 
 func (b *bench) wanted(name string) bool { return b.only.MatchString(name) }
@@ -84,7 +85,10 @@ func (b *bench) runAll(kinds []subject, withoutPull bool) error {
 	if withoutPull {
 		return nil
 	}
-	return b.runPulls(kinds)
+	if err := b.runPulls(kinds); err != nil {
+		return err
+	}
+	return b.runPreheat()
 }
 
 // One line that says what was measured on.

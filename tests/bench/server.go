@@ -111,7 +111,7 @@ containerd: {address: ""}
 http: {listen: ""}
 gc: {interval: 24h, keep_storage: 0s, high_watermark: 100%%, low_watermark: 100%%, min_free: 0%%}
 log: {level: warn}
-`
+%s`
 
 func (b *bench) startServer(kind subject, root string) (*server, error) {
 	if err := os.MkdirAll(root, 0700); err != nil {
@@ -134,7 +134,7 @@ func (s *server) launch(b *bench) error {
 	log := filepath.Join(b.work, "server.log")
 	if s.kind == cairn {
 		conf := s.socket + ".yaml"
-		if err := os.WriteFile(conf, []byte(fmt.Sprintf(cairnConfig, s.root, s.socket)), 0600); err != nil {
+		if err := os.WriteFile(conf, []byte(fmt.Sprintf(cairnConfig, s.root, s.socket, b.cairnExtra)), 0600); err != nil {
 			return err
 		}
 		s.proc, err = startProcess(log, b.cairnd, "--config", conf)
