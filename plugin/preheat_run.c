@@ -121,11 +121,6 @@ static uint64_t bytes_missing(const struct cairn_preheat_env *env, struct cairn_
 	return missing;
 }
 
-static bool goes_on(void *worker)
-{
-	return cairn_preheat_goes_on(worker);
-}
-
 /* Known before the first byte: the job fits, or is refused. Garbage may make room first. */
 static enum cairn_code make_room(struct cairn_preheat_worker *w, struct cairn_err *err)
 {
@@ -134,7 +129,7 @@ static enum cairn_code make_room(struct cairn_preheat_worker *w, struct cairn_er
 	if (missing <= room) return CAIRN_OK;
 	struct cairn_gc_pass pass;
 	const struct cairn_gc_request request = {
-		.make_room = missing - room, .go_on = goes_on, .arg = w};
+		.make_room = missing - room, .go_on = cairn_preheat_goes_on, .arg = w};
 	enum cairn_code rc = cairn_gc_run(env->gc, &request, &pass, err);
 	if (rc) return rc;
 	cairn_gc_pass_fini(&pass);
