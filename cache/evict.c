@@ -212,7 +212,7 @@ enum cairn_code cairn_cache_evict_while(struct cairn_cache *c, struct cairn_evic
 			finish(c, chosen[i], &list[i], &turn);
 			blob_unref(chosen[i]);
 		}
-		if (code == CAIRN_OK) reserve_keep(c);
+		if (code == CAIRN_OK) (void)reserve_keep(c);
 	}
 	free(chosen);
 	return code;

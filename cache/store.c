@@ -134,17 +134,19 @@ void reserve_give_up(const struct cairn_cache *c)
 	}
 }
 
-void reserve_keep(const struct cairn_cache *c)
+bool reserve_keep(const struct cairn_cache *c)
 {
 	char path[PATH_MAX + 16];
 	struct stat st;
 	reserve_path(c, path);
-	if (lstat(path, &st) == 0 && st.st_size == RESERVE_BYTES) return;
-	if (disk_free(c) < 4 * RESERVE_BYTES) return;
+	if (lstat(path, &st) == 0 && st.st_size == RESERVE_BYTES) return true;
+	if (disk_free(c) < 4 * RESERVE_BYTES) return false;
 	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0) return;
-	if (posix_fallocate(fd, 0, RESERVE_BYTES) != 0) (void)unlink(path);
+	if (fd < 0) return false;
+	bool there = posix_fallocate(fd, 0, RESERVE_BYTES) == 0;
+	if (!there) (void)unlink(path);
 	close(fd);
+	return there;
 }
 
 /* ---- open */
@@ -267,7 +269,7 @@ enum cairn_code cairn_cache_open(const struct cairn_cache_opts *opts, struct cai
 	if (code == CAIRN_OK) code = jobs_start(c, err);
 	if (code == CAIRN_OK) code = hands_start(&c->hands, err);
 	if (code == CAIRN_OK) {
-		reserve_keep(c);
+		(void)reserve_keep(c);
 		*ret = c;
 		return CAIRN_OK;
 	}

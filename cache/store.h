@@ -361,7 +361,7 @@ void let_others_in(void);
 
 /* store.c: room to write in when the disk is full */
 void reserve_give_up(const struct cairn_cache *c);
-void reserve_keep(const struct cairn_cache *c);
+bool reserve_keep(const struct cairn_cache *c); /* returns whether it is there */
 
 /* labels.c */
 struct cairn_labels *labels_ref(struct cairn_labels *l);

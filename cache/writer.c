@@ -337,6 +337,7 @@ struct batch {
 struct writing {
 	unsigned failures; /* in a row */
 	size_t piece;	   /* rows of one transaction */
+	bool no_reserve;   /* it was given up, and could not be laid by again yet */
 };
 
 enum written { WRITTEN, GIVEN_BACK, LOST };
@@ -409,6 +410,7 @@ static void note_failure(struct cairn_cache *c, struct writing *w, size_t n, str
 	set_write_err(c, err);
 	if (err->code != CAIRN_RESOURCE_EXHAUSTED) return;
 	reserve_give_up(c);
+	w->no_reserve = true;
 	index_reuse_log(c->index);
 }
 
@@ -422,6 +424,8 @@ static void note_piece(struct cairn_cache *c, struct writing *w)
 
 static void note_success(struct cairn_cache *c, struct writing *w, const struct batch *b)
 {
+	/* Room comes back as ingests and blobs go, whose rows go with them. */
+	if (w->no_reserve) w->no_reserve = !reserve_keep(c);
 	if (w->failures == 0 || b->first_only) return; /* the others still find no room */
 	cairn_log(CAIRN_LOG_INFO, "index_written_again", CAIRN_NUM("tries", w->failures + 1));
 	w->failures = 0;

@@ -605,7 +605,15 @@ static void full_disk(struct store *s)
 	}
 	settle(s);
 	assert_true(has_reserve(s));
-	/* The reserve makes the room to evict in, and is laid by again. */
+	/* Rows are written in its room, and it is laid by again as soon as there is room for it. */
+	fill_disk(s, "foreign0");
+	sqlite_full = 1;
+	assert_ok(cairn_cache_pin(s->cache, "a", 0, &err));
+	assert_false(has_reserve(s));
+	remove_file(s, "foreign0");
+	assert_ok(cairn_cache_pin(s->cache, "b", 0, &err));
+	wait_for(has_reserve(s));
+	/* It makes the room to evict in, too. */
 	fill_disk(s, "foreign");
 	assert_int_equal(evict(s, &big), CAIRN_EVICT_DONE);
 	assert_false(exists(blob_path(s, &big.digest, path)));
