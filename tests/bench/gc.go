@@ -26,10 +26,10 @@ func (b *bench) runGC() error {
 	keeps := b.newRow(name+", all kept", "s", "")
 	keeps.limit(2)
 	evicts := b.newRow(name+", all evicted", "s", "")
-	idle := b.newRow("Info, longest of 2 s, C client, no GC", "ms", "")
+	idle := b.newRow("Info, longest of 10 s, C client, no GC", "ms", "")
 	slowest := b.newRow("Info, longest of 2 s, C client, GC passes that keep all", "ms", "")
 	slowest.limit(5)
-	evicting := b.newRow("Info, longest, C client, while GC evicts all", "ms", "")
+	evicting := b.newRow("Info, longest of 10 s, C client, while GC evicts all", "ms", "")
 	evicting.limit(5)
 	for run := 0; run < b.runs; run++ {
 		if err := b.gcRun(keeps, evicts, idle, slowest, evicting); err != nil {
@@ -54,7 +54,7 @@ func (b *bench) gcRun(keeps, evicts, idle, slowest, evicting *row) error {
 	if err = m.s.launch(b); err != nil {
 		return err
 	}
-	longest, err := b.longestInfo(m, 2, func() error { return nil })
+	longest, err := b.longestInfo(m, 10, func() error { return nil })
 	if err != nil {
 		return err
 	}
