@@ -13,8 +13,8 @@ import grpc
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from harness import (  # noqa: E402
-    Cairnctl, Certificates, PreheatCase, Registry, ScriptedRegistry, TokenServer, World, digests, image, main, plain,
-    random_layers, say, wait_for, write_docker_config)
+    Cairnctl, Certificates, PreheatCase, Registry, ScriptedRegistry, TokenServer, WebProxy, World, digests, image,
+    main, plain, random_layers, say, wait_for, write_docker_config)
 from harness.content import cairn_pb2  # noqa: E402
 
 MIB = 1 << 20
@@ -108,6 +108,19 @@ class Registries(PreheatCase):
         outcome = self.failing(reg.ref("demo/small:v1"), says=reg.host)
         self.assertRegex(outcome.stderr, "(?i)tls|ssl|https")
         self.assertLess(time.monotonic() - began, 10)
+
+    def test_proxy(self):
+        """A registry that only the proxy of the environment can reach; no_proxy is for who is reached without."""
+        reg = self.registry()
+        with WebProxy("registry.invalid:5000", reg.host) as proxy:
+            self.daemon(plain("registry.invalid:5000", reg.host), env={"http_proxy": proxy.url, "no_proxy": "127.0.0.1"})
+            done = self.ok("registry.invalid:5000/demo/small:v1")
+            self.assertEqual(set(done.blobs), digests("demo/small:v1"))
+            asked = list(proxy.asked)
+            self.assertIn(("GET", f"/v2/demo/small/blobs/{image('demo/small:v1')['layers'][0]}"), asked)
+            self.ok(reg.ref("demo/mid:v1"))
+            self.assertEqual(proxy.asked, asked)
+        self.assert_clean()
 
     def htpasswd(self, user, password):
         path = self.folder / "htpasswd"

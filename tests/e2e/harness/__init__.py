@@ -19,9 +19,11 @@ from harness.proxy import SlowProxy
 from harness.registry import Registry, digests, image
 from harness.scripted import ScriptedRegistry
 from harness.tokens import TokenServer
+from harness.web_proxy import WebProxy
 from harness.world import World
 
 __all__ = ["E2E", "main", "say", "Cairnctl", "Cairnd", "Containerd", "ContentClient", "code_of", "CriClient", "GcCase",
            "Leases", "metrics", "Process", "free_port", "log_tails", "wait_for", "SlowProxy", "Registry", "digests",
            "image", "images_make", "World", "snapshotter", "Certificates", "Outcome", "PreheatCase", "plain",
-           "random_layers", "write_docker_config", "ScriptedRegistry", "TokenServer"]
+           "random_layers", "write_docker_config", "ScriptedRegistry", "TokenServer",
+           "WebProxy"]

@@ -26,13 +26,14 @@ SUPPRESSIONS = pathlib.Path(__file__).with_name("lsan.supp")
 
 
 class Cairnd:
-    def __init__(self, folder, containerd="", state=None, drain="5s", extra=""):
+    def __init__(self, folder, containerd="", state=None, drain="5s", extra="", env=None):
         self.folder = pathlib.Path(folder) / "cairnd"
         self.state = pathlib.Path(state) if state else self.folder / "state"
         self.socket = self.folder / "cairn.sock"
         self.containerd = containerd
         self.drain = drain
         self.extra = extra
+        self.env = env or {}
         self.http = free_port()
         self.process = None
         self.clients = []
@@ -63,7 +64,7 @@ class Cairnd:
 
     def start(self, wait=True):
         env = {"ASAN_OPTIONS": "detect_stack_use_after_return=0:abort_on_error=0:exitcode=99",
-               "UBSAN_OPTIONS": "print_stacktrace=1", "LSAN_OPTIONS": f"suppressions={SUPPRESSIONS}"}
+               "UBSAN_OPTIONS": "print_stacktrace=1", "LSAN_OPTIONS": f"suppressions={SUPPRESSIONS}", **self.env}
         self.process = Process("cairnd", [self.binary, "--config", self.folder / "cairn.yaml"], self.folder, env)
         self.process.start()
         if wait:
