@@ -279,6 +279,19 @@ static const struct cairn_host *find_host(const struct cairn_registry *registry,
 	return NULL;
 }
 
+static void leave_alone(struct cairn_registry_session *s, const struct cairn_mirror *mirror)
+{
+	s->mirror_down_ns[mirror->id] = cairn_boot_ns(&cairn_clock_system) + MIRROR_REST_NS;
+}
+
+void cairn_registry_doubt(struct cairn_registry_session *session)
+{
+	if (session->answered == NULL) return;
+	cairn_log(CAIRN_LOG_WARN, "mirror_lied", CAIRN_STR("host", session->answered->host),
+		  CAIRN_STR("action", "it is not asked for a while"));
+	leave_alone(session, session->answered);
+}
+
 /* False: go on with the next host. */
 static bool ask_mirror(struct cairn_ask *ask, const struct cairn_mirror *mirror,
 		       enum cairn_code *ret, struct cairn_err *err)
@@ -293,11 +306,10 @@ static bool ask_mirror(struct cairn_ask *ask, const struct cairn_mirror *mirror,
 			   .https = mirror->https,
 			   .is_mirror = true};
 	if (strcasecmp(mirror->host, ask->ref->registry) != 0) t.ns = ask->ref->registry;
+	s->answered = mirror;
 	*ret = ask_host(ask, &t, &unreachable, err);
 	if (*ret == CAIRN_OK || *ret == CAIRN_CANCELLED || ask->over) return true;
-	if (unreachable) {
-		s->mirror_down_ns[mirror->id] = cairn_boot_ns(&cairn_clock_system) + MIRROR_REST_NS;
-	}
+	if (unreachable) leave_alone(s, mirror);
 	cairn_log(*ret == CAIRN_NOT_FOUND ? CAIRN_LOG_DEBUG : CAIRN_LOG_INFO, "mirror_passed_over",
 		  CAIRN_STR("host", mirror->host), CAIRN_ERRF(err));
 	return false;
@@ -310,6 +322,7 @@ static enum cairn_code ask_registry(struct cairn_ask *ask, const struct cairn_ho
 	const char *server = strcmp(name, "docker.io") == 0 ? "registry-1.docker.io" : name;
 	bool plain = host != NULL && host->plain_http, unreachable = false;
 	struct target t = {.host = name, .ca = host != NULL ? host->ca : "", .https = !plain};
+	ask->session->answered = NULL;
 	if (asprintf(&t.base, "%s://%s/v2", plain ? "http" : "https", server) < 0) abort();
 	enum cairn_code code = ask_host(ask, &t, &unreachable, err);
 	free(t.base);

@@ -109,6 +109,10 @@ CAIRN_CHECKED enum cairn_code cairn_registry_resolve(struct cairn_registry_sessi
 						     struct cairn_digest *ret,
 						     struct cairn_err *err);
 
+/* The bytes of the last answer were not what their digest says: the mirror that sent them, if it
+ * was one, is left alone for 30 s, so that another try asks somebody else. */
+void cairn_registry_doubt(struct cairn_registry_session *session);
+
 /* Takes the next bytes of a blob, in order, each once. Anything but OK ends the request, and is its
  * result. */
 typedef enum cairn_code cairn_registry_sink_fn(void *arg, const void *data, size_t n,

@@ -62,7 +62,8 @@ struct cairn_registry_session {
 	char login_for[256]; /* the first registry that was asked; "": none yet */
 	struct cairn_auth auths[CAIRN_AUTHS_MAX];
 	size_t next_auth;
-	int64_t *mirror_down_ns; /* by a mirror's id: not asked again before */
+	int64_t *mirror_down_ns;	     /* by a mirror's id: not asked again before */
+	const struct cairn_mirror *answered; /* who gave the last answer; NULL: the registry */
 };
 
 /* ---- asking ---------------------------------------------------------------------------------- */

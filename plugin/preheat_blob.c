@@ -145,6 +145,7 @@ static enum cairn_code download(struct got *g, struct cairn_err *err)
 	const struct cairn_go_on go_on = {cairn_preheat_goes_on, w};
 	tell(g, cairn_fill_offset(g->fill), 0, "registry");
 	enum cairn_code rc = ask(g, &go_on, err);
+	if (rc == CAIRN_DATA_LOSS) cairn_registry_doubt(w->session);
 	if (rc) return rc;
 	/* The last write has published it, or failed. */
 	if (cairn_cache_info(w->env->cache, &g->digest, &info, &ignored) == CAIRN_OK) {
