@@ -172,6 +172,8 @@ class Protection(GcCase):
     def test_busy(self):
         """A stream that writes, one that was promised a cached blob, and one that reads."""
         w = self.world()
+        # cairnd was here first, and connects to containerd when that has begun to listen.
+        wait_for("containerd to answer", lambda: self.tool.json("gc", "--dry-run")[-1]["sure"])
         data = os.urandom(24 << 20)
         digest = sha256(data)
         with w.cairnd.client() as client, client.write(timeout=60) as writer:
