@@ -16,11 +16,11 @@
 #include "plugin/gc_log.h"
 
 #define TICK_MS 5000
-#define SETTLE_MS 300	      /* containerd deletes an image's blobs one after the other */
-#define AGAIN_MS 60000	      /* between two passes for pressure that the first could not relieve */
-#define AGAIN_DELETED_MS 1000 /* likewise, when containerd has deleted something since */
-#define LOOK_UP_MS 100	      /* who waits for his turn */
-#define REFRESH_MS 180000     /* for containerd to answer */
+#define SETTLE_MS 300	     /* containerd deletes an image's blobs one after the other */
+#define AGAIN_MS 60000	     /* between two passes for pressure that the first could not relieve */
+#define AGAIN_DELETED_MS 500 /* likewise, when containerd has deleted something since */
+#define LOOK_UP_MS 100	     /* who waits for his turn */
+#define REFRESH_MS 180000    /* for containerd to answer */
 
 struct cairn_gc {
 	struct cairn_cache *cache;
