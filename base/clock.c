@@ -22,3 +22,8 @@ static int64_t system_boot(const struct cairn_clock *self)
 }
 
 const struct cairn_clock cairn_clock_system = {system_real, system_boot};
+
+void cairn_let_others_in(void)
+{
+	(void)nanosleep(&(struct timespec){0, 20000}, NULL);
+}

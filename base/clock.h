@@ -30,4 +30,8 @@ static inline int64_t cairn_boot_ns(const struct cairn_clock *clock)
 	return clock->boot_ns(clock);
 }
 
+/* Between two steps of long work under a lock that others want: who unlocks and locks again at once
+ * leaves them no chance. Some 20 us and a turn of the scheduler. */
+void cairn_let_others_in(void);
+
 #endif

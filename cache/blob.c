@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "cache/labels.h"
 #include "cache/mem.h"
@@ -382,7 +383,7 @@ size_t cairn_cache_next(struct cairn_cache *c, const struct cairn_digest *after,
 		lock(&c->mu);
 		more = walk_locked(c, &pos, (int)state, ret, max, &n);
 		unlock(&c->mu);
-		if (more) let_others_in();
+		if (more) cairn_let_others_in();
 	}
 	return n;
 }

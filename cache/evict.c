@@ -13,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "cache/mem.h"
 #include "cache/store.h"
@@ -75,7 +76,7 @@ size_t cairn_cache_next_gc(struct cairn_cache *c, const struct cairn_digest *aft
 		b = table_next(&c->tables[alg], b);
 	}
 	unlock(&c->mu);
-	if (n > 0 && n == max) let_others_in();
+	if (n > 0 && n == max) cairn_let_others_in();
 	return n;
 }
 

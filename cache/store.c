@@ -102,11 +102,6 @@ static enum cairn_code take_lock(struct cairn_cache *c, struct cairn_err *err)
 	return CAIRN_OK;
 }
 
-void let_others_in(void)
-{
-	(void)nanosleep(&(struct timespec){0, 20000}, NULL);
-}
-
 /* ---- room to work in
  *
  * Opening writes a little, and so does each eviction. A store that could do neither on a full disk

@@ -355,10 +355,6 @@ void pin_unref_locked(struct pin *p);
 void pins_take_row(struct cairn_cache *c, const struct pin_row *row);
 void pins_free(struct cairn_cache *c);
 
-/* store.c: between two steps of a long walk. Who unlocks mu and locks it again at once leaves no
- * chance to those who wait for it. */
-void let_others_in(void);
-
 /* store.c: room to write in when the disk is full */
 void reserve_give_up(const struct cairn_cache *c);
 bool reserve_keep(const struct cairn_cache *c); /* returns whether it is there */

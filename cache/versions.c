@@ -1,6 +1,7 @@
 /* The history of names. A sorted array of pointers, since there are few and they change rarely. */
 #include "cache/history.h"
 
+#include "base/clock.h"
 #include "cache/mem.h"
 #include "cache/store.h"
 
@@ -303,7 +304,7 @@ size_t cairn_cache_versions(struct cairn_cache *c, const char *name, struct cair
 	struct cairn_version *list = NULL;
 	size_t n = 0, cap = 0;
 	for (size_t got = COPY_STEP; got == COPY_STEP; n += got) {
-		if (n > 0) let_others_in();
+		if (n > 0) cairn_let_others_in();
 		if (cap < n + COPY_STEP) {
 			cap = 2 * cap + COPY_STEP;
 			list = mem_grow(list, cap * sizeof(list[0]));

@@ -2,19 +2,13 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 
 #define WALK_BATCH 64
 #define STEP 256	   /* digests looked up without a pause */
 #define MISSING_LOG_MAX 20 /* lines of one reconciliation */
-
-/* Polling threads wait for the store's lock, too. */
-static void let_others_in(void)
-{
-	(void)nanosleep(&(struct timespec){0, 20000}, NULL);
-}
 
 static void log_blob(enum cairn_log_level level, const char *event,
 		     const struct cairn_digest *digest, const char *why)
@@ -64,7 +58,7 @@ static void check_all_recorded(struct cairn_cache *cache, const struct cairn_dig
 		for (size_t j = 0; j < k->n; j++) {
 			memcpy(digest.bytes, k->keys + j * width, width);
 			check_recorded(cache, &digest, known, &logged, ret);
-			if (j % STEP == STEP - 1) let_others_in();
+			if (j % STEP == STEP - 1) cairn_let_others_in();
 		}
 	}
 	if (logged > MISSING_LOG_MAX) {
@@ -95,7 +89,7 @@ static uint64_t release_unrecorded(struct cairn_cache *cache, const struct cairn
 			}
 			cairn_blob_info_fini(&blobs[i]);
 		}
-		let_others_in();
+		cairn_let_others_in();
 	}
 	free(blobs);
 	return released;

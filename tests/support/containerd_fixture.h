@@ -5,6 +5,7 @@
 #define CAIRN_TESTS_CONTAINERD_FIXTURE_H
 
 #include "support/content_fixture.h"
+#include "support/until.h"
 
 #include <pthread.h>
 

@@ -27,18 +27,6 @@ struct gc_node {
 	char socket[112], target[128], log[112];
 };
 
-/* Poll until cond holds; fails the test after 20 s. */
-#define UNTIL(cond)                                                                                \
-	do {                                                                                       \
-		int64_t until_ = cairn_boot_ns(&cairn_clock_system) + 20 * CAIRN_NS_PER_S;         \
-		while (!(cond)) {                                                                  \
-			if (cairn_boot_ns(&cairn_clock_system) > until_) {                         \
-				fail_msg("never came true: %s", #cond);                            \
-			}                                                                          \
-			usleep(500);                                                               \
-		}                                                                                  \
-	} while (0)
-
 static UNUSED struct cairn_gc_mark bytes(uint64_t n)
 {
 	return (struct cairn_gc_mark){false, n};

@@ -21,6 +21,7 @@
 #include "rpc/rpc.h"
 #include "rpc/wire.h"
 #include "support/tmp.h"
+#include "support/until.h"
 
 typedef Containerd__Services__Content__V1__ReadContentRequest read_req;
 typedef Containerd__Services__Content__V1__ReadContentResponse read_resp;
@@ -60,16 +61,6 @@ static inline int64_t now_ns(void)
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
-
-/* Poll until cond holds; fails the test after 20 s. */
-#define UNTIL(cond)                                                                                \
-	do {                                                                                       \
-		int64_t until_ = now_ns() + INT64_C(20000000000);                                  \
-		while (!(cond)) {                                                                  \
-			if (now_ns() > until_) fail_msg("never came true: %s", #cond);             \
-			usleep(200);                                                               \
-		}                                                                                  \
-	} while (0)
 
 /* ---- handlers -------------------------------------------------------------------------------- */
 

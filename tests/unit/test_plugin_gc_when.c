@@ -55,18 +55,6 @@ static void begin(struct world *w)
 	OK(cairn_gc_start(&w->opts, &w->gc, &node_err));
 }
 
-/* Poll until cond holds; fails the test after 20 s. */
-#define UNTIL(cond)                                                                                \
-	do {                                                                                       \
-		int64_t until_ = cairn_boot_ns(&cairn_clock_system) + 20 * CAIRN_NS_PER_S;         \
-		while (!(cond)) {                                                                  \
-			if (cairn_boot_ns(&cairn_clock_system) > until_) {                         \
-				fail_msg("never came true: %s", #cond);                            \
-			}                                                                          \
-			usleep(500);                                                               \
-		}                                                                                  \
-	} while (0)
-
 /* A blob that containerd had a record of, and has no more. */
 static struct cairn_digest put_released(struct world *w, uint8_t seed)
 {

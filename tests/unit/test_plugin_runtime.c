@@ -64,18 +64,6 @@ static struct cairn_runtime_status view_status(struct world *w)
 	return st;
 }
 
-/* Poll until cond holds; fails the test after 20 s. */
-#define UNTIL(cond)                                                                                \
-	do {                                                                                       \
-		int64_t until_ = cairn_boot_ns(&cairn_clock_system) + 20 * CAIRN_NS_PER_S;         \
-		while (!(cond)) {                                                                  \
-			if (cairn_boot_ns(&cairn_clock_system) > until_) {                         \
-				fail_msg("never came true: %s", #cond);                            \
-			}                                                                          \
-			usleep(500);                                                               \
-		}                                                                                  \
-	} while (0)
-
 /* Ask for one more complete listing and wait for it. */
 static void list_again(struct world *w)
 {
