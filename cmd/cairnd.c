@@ -214,6 +214,7 @@ static enum cairn_code open_registries(struct daemon *d, struct cairn_err *err)
 		.hosts = hosts,
 		.n_hosts = n,
 		.user_agent = "cairn/" CAIRN_VERSION,
+		.rate = d->config.p2p.download_limit,
 	};
 	enum cairn_code rc = cairn_registry_new(&opts, &d->registry, err);
 	free(hosts);

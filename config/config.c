@@ -88,7 +88,7 @@ static const struct key keys[] = {
 	{"p2p.share.deny", TYPE_LIST, NULL, NULL, 0, 0, AT(p2p.share.deny), true},
 	{"p2p.upload_limit", TYPE_SIZE, "0", ANY_SIZE, 0, UINT64_MAX, AT(p2p.upload_limit), true},
 	{"p2p.download_limit", TYPE_SIZE, "0", ANY_SIZE, 0, UINT64_MAX, AT(p2p.download_limit),
-	 true},
+	 false},
 	{"p2p.decide", TYPE_DURATION, "20ms", "1ms to 10s", 1, 10 * MS_S, AT(p2p.decide), true},
 	{"p2p.stall", TYPE_DURATION, "5s", "100ms to 60s", 100, 60 * MS_S, AT(p2p.stall), false},
 	{"p2p.min_rate", TYPE_SIZE, "1MiB", ANY_SIZE, 0, UINT64_MAX, AT(p2p.min_rate), false},

@@ -109,6 +109,17 @@ class Registries(PreheatCase):
         self.assertRegex(outcome.stderr, "(?i)tls|ssl|https")
         self.assertLess(time.monotonic() - began, 10)
 
+    def test_download_limit(self):
+        """p2p.download_limit is for all downloads of the node together."""
+        reg = self.registry()
+        one = reg.add("demo/limited:v1", random_layers(4, MIB))
+        self.daemon(plain(reg.host), extra="p2p: {download_limit: 1MiB}\n")
+        began = time.monotonic()
+        done = self.ok(reg.ref("demo/limited:v1"))
+        self.assertLessEqual(set(one["layers"]), set(done.blobs))
+        # A quarter of a second's bytes may come at once.
+        self.assertGreater(time.monotonic() - began, 3)
+
     def test_proxy(self):
         """A registry that only the proxy of the environment can reach; no_proxy is for who is reached without."""
         reg = self.registry()

@@ -131,9 +131,9 @@ static void parse__names_what_has_no_effect_yet(void **state)
 	static const char *const idle[] = {"p2p.listen", "p2p.share.allow", "p2p.tls.ca",
 					   "node.name"};
 	static const char *const live[] = {
-		"gc.interval",	"gc.keep_storage", "gc.high_watermark",	 "containerd.prefill",
-		"drain",	"http.listen",	   "containerd.address", "containerd.swarm_wait",
-		"p2p.min_rate", "registries.hosts"};
+		"gc.interval",	"gc.keep_storage",    "gc.high_watermark",  "containerd.prefill",
+		"drain",	"http.listen",	      "containerd.address", "containerd.swarm_wait",
+		"p2p.min_rate", "p2p.download_limit", "registries.hosts"};
 	for (size_t i = 0; i < CAIRN_LEN(idle); i++) assert_true(without_effect(&c, idle[i]));
 	for (size_t i = 0; i < CAIRN_LEN(live); i++) assert_false(without_effect(&c, live[i]));
 	cairn_config_fini(&c);
