@@ -21,12 +21,12 @@ BELOW = {
 }
 # Headers a folder offers; base/ offers all of its own. config/ fills in other modules' options.
 PUBLIC = {
-    "cache": {"cache/cache.h", "cache/gc.h", "cache/evict.h", "cache/history.h"},
+    "cache": {"cache/cache.h", "cache/gc.h", "cache/evict.h", "cache/history.h", "cache/pieces.h"},
     "rpc": {"rpc/rpc.h", "rpc/wire.h"},
     "config": {"config/config.h"},
     "plugin": {"plugin/plugin.h"},
     "oci": {"oci/oci.h", "oci/registry.h"},
-    "p2p": {"p2p/p2p.h"},
+    "p2p": {"p2p/p2p.h", "p2p/directory.h"},
 }
 OPTION_HEADERS = re.compile(r"^(cache/cache|plugin/plugin|p2p/p2p|oci/oci)\.h$|^[a-z0-9]+/opts\.h$")
 
@@ -35,7 +35,7 @@ SOLE_USERS = [
     (re.compile(r"^grpc/"), ["rpc/"]),
     (re.compile(r"^sqlite3\.h$"), ["cache/"]),
     (re.compile(r"^yaml\.h$"), ["config/"]),
-    (re.compile(r"^openssl/"), ["base/"]),
+    (re.compile(r"^openssl/"), ["base/", "p2p/"]),
     (re.compile(r"^pcre2\.h$"), ["plugin/"]),
     (re.compile(r"^microhttpd\.h$"), ["plugin/"]),
     (re.compile(r"^jansson\.h$"), ["cmd/cairnctl", "oci/"]),

@@ -133,7 +133,7 @@ def tidy():
     """clang-tidy needs the generated headers, so it comes after the dev build."""
     start = time.monotonic()
     done = run(["run-clang-tidy-14", "-quiet", f"-j{JOBS}", "-p", "build/dev",
-                f"^{re.escape(str(TOP))}/(base|cache|rpc|oci|plugin|config|cmd)/[^/]*\\.c$"])
+                f"^{re.escape(str(TOP))}/(base|cache|rpc|oci|p2p|plugin|config|cmd)/[^/]*\\.c$"])
     found = [line for line in re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).splitlines()
              if re.search(r": (error|warning): ", line)]
     results.add("lint: clang-tidy", done.returncode == 0, time.monotonic() - start, tail("\n".join(found)))

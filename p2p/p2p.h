@@ -1,0 +1,172 @@
+/* The swarm: blobs come from the other nodes of the cluster, and one node a blob fetches it from
+ * the registry.
+ *
+ * Whoever needs a blob that is not here wants it (cairn_swarm_want). The swarm asks the directory;
+ * then either peers have it, or are getting it, and it comes from them into the cache, each piece
+ * proved, the whole digest checked before it is visible; or nobody has it, and this node is granted
+ * to fetch it from the registry: then the caller does so, with his own credentials, into an ingest
+ * of the cache, whose bytes are handed on to others as they come. All who want one digest here
+ * share one fill.
+ *
+ * Peers speak cairn.peer.v1 (docs/protocol.md) over mutual TLS. What is here and may be shared is
+ * announced; what goes is withdrawn.
+ *
+ * Threads: internally locked; nothing here blocks unless it says so. */
+#ifndef CAIRN_P2P_P2P_H
+#define CAIRN_P2P_P2P_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/clock.h"
+#include "base/digest.h"
+#include "base/err.h"
+#include "base/own.h"
+#include "cache/cache.h"
+#include "p2p/directory.h"
+#include "rpc/rpc.h"
+
+struct cairn_swarm;
+
+struct cairn_swarm_opts {
+	struct cairn_rpc *rpc; /* for etcd */
+	struct cairn_cache *cache;
+	const char *name;      /* of this node, for people */
+	const char *listen;    /* host:port; port 0 takes a free one */
+	const char *advertise; /* what peers dial; "": listen, with this host's address if that is
+				  any */
+	struct {
+		const char *ca, *cert,
+			*key; /* paths of PEM files; all "": plain text, loopback only */
+	} tls;
+	bool etcd;		  /* else static */
+	const char *const *peers; /* static */
+	size_t n_peers;
+	struct {
+		const char *const *endpoints;
+		size_t n_endpoints;
+		const char *prefix, *ca, *cert, *key;
+	} etcd_opts;
+	uint64_t upload_limit, download_limit; /* bytes a second, 0: none */
+	int64_t decide_ms, stall_ms;
+	uint64_t min_rate;
+	int64_t max_grants;
+
+	/* May this blob leave the node? Asked before it is announced or described; must not block.
+	 * NULL: always. */
+	bool (*may_share)(void *arg, const struct cairn_digest *digest);
+	void *may_share_arg;
+};
+
+/* Copies what it needs of opts. Begins to listen, and to announce what the cache has, in batches.
+ * Errors: INVALID_ARGUMENT (addresses; TLS files; no TLS but not loopback), INTERNAL. A directory
+ * that cannot be reached is no error. */
+CAIRN_CHECKED enum cairn_code cairn_swarm_start(const struct cairn_swarm_opts *opts,
+						struct cairn_swarm **ret, struct cairn_err *err);
+
+/* From now on every want ends (FAILED), and nothing new is served: before the server is drained.
+ * NULL is fine. */
+void cairn_swarm_cancel(struct cairn_swarm *swarm);
+/* Withdraw, end, join. All wants must have been released. Before the cache is closed. NULL is fine.
+ */
+void cairn_swarm_stop(struct cairn_swarm *swarm);
+
+/* Read the TLS files again: new connections use them. Errors: INVALID_ARGUMENT: the old ones stay.
+ */
+CAIRN_CHECKED enum cairn_code cairn_swarm_reload(struct cairn_swarm *swarm, struct cairn_err *err);
+
+/* What may be shared has changed (may_share answers differently for it): announce or withdraw it.
+ */
+void cairn_swarm_reconsider(struct cairn_swarm *swarm, const struct cairn_digest *digest);
+
+/* ---- wanting a blob ---------------------------------------------------------------------------
+ */
+
+enum cairn_want_state {
+	CAIRN_WANT_ASKING,  /* the directory has not answered; decide_ms at most */
+	CAIRN_WANT_WAITING, /* somebody is about to get it, or gets it: nothing has come here yet */
+	CAIRN_WANT_FILLING, /* pieces come */
+	CAIRN_WANT_GRANTED, /* fetch it from the registry; the want is to be kept until that is over
+			     */
+	CAIRN_WANT_HERE,    /* the cache has it */
+	CAIRN_WANT_FAILED,  /* not by the swarm: get it in another way, or not. err says why */
+};
+
+struct cairn_want;
+
+/* may_fetch: the caller can fetch it from a registry, so a grant is of use to him. Of those on this
+ * node who want one digest, one at a time is granted. Never NULL. */
+struct cairn_want *cairn_swarm_want(struct cairn_swarm *swarm, const struct cairn_digest *digest,
+				    uint64_t size, bool may_fetch);
+
+/* *ret_done (may be NULL): bytes that came here by the swarm. err (may be NULL) is set if FAILED.
+ */
+enum cairn_want_state cairn_want_look(struct cairn_want *want, uint64_t *ret_done,
+				      struct cairn_err *err);
+
+/* fn(arg) is called, on any thread, when the state changes, HERE, GRANTED and FAILED at least; it
+ * must not block or call back. One a want; NULL ends it, and waits until no call runs. */
+void cairn_want_watch(struct cairn_want *want, void (*fn)(void *arg), void *arg);
+
+/* Let go: of a grant, too. The fill ends when nobody wants it. NULL is fine. */
+void cairn_want_release(struct cairn_want *want);
+
+/* ---- looking at it ----------------------------------------------------------------------------
+ */
+
+struct cairn_swarm_stats {
+	uint64_t from_peers_bytes, to_peers_bytes;
+	uint64_t fills_begun, fills_done, fills_failed;
+	uint64_t pieces_bad;	      /* that did not prove */
+	uint64_t grants, grant_waits; /* given to us; times we waited for another's */
+	uint64_t takeovers;	      /* of another's by us */
+	uint64_t shunned;	      /* times a peer was shunned */
+	uint64_t decisions, decide_us_sum, decide_buckets[CAIRN_RPC_BUCKETS]; /* as in rpc.h */
+	uint64_t connections_in, connections_out, refused; /* now; now; since start */
+	uint64_t uploads, fills;			   /* now */
+	uint64_t members;
+	uint64_t announced; /* blobs */
+};
+void cairn_swarm_get_stats(struct cairn_swarm *swarm, struct cairn_swarm_stats *ret);
+
+struct cairn_peer_status {
+	char address[CAIRN_ADDRESS_MAX];
+	char name[256]; /* from its certificate; "": never met */
+	bool member;	/* the directory says that it lives */
+	bool self;
+	bool connected;
+	uint64_t from_bytes, to_bytes; /* since start */
+	uint64_t from_bps, to_bps;     /* lately */
+	uint64_t bad_pieces, failures;
+	int64_t shunned_ms; /* for so long still; 0: not */
+	char error[256];    /* the last one's; "": none */
+};
+/* Fills at most max; returns how many there are. */
+size_t cairn_swarm_peers(struct cairn_swarm *swarm, struct cairn_peer_status *ret, size_t max);
+
+struct cairn_fill_status {
+	struct cairn_digest digest;
+	uint64_t size, done;
+	enum cairn_want_state state;
+	struct cairn_grant grant; /* as last seen */
+	uint32_t sources;	  /* peers that it comes from now */
+	uint64_t bps;		  /* lately */
+};
+size_t cairn_swarm_fills(struct cairn_swarm *swarm, struct cairn_fill_status *ret, size_t max);
+
+struct cairn_upload_status {
+	char address[CAIRN_ADDRESS_MAX];
+	struct cairn_digest digest;
+	uint64_t bytes, bps;
+};
+size_t cairn_swarm_uploads(struct cairn_swarm *swarm, struct cairn_upload_status *ret, size_t max);
+
+/* The listener's port. */
+int cairn_swarm_port(const struct cairn_swarm *swarm);
+/* What this node calls itself: "host:port". */
+const char *cairn_swarm_address(const struct cairn_swarm *swarm);
+/* In words: "" or what does not work. */
+void cairn_swarm_health(struct cairn_swarm *swarm, char ret[static 256]);
+
+#endif
