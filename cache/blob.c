@@ -59,6 +59,7 @@ void blob_insert_locked(struct cairn_cache *c, struct blob *b)
 {
 	table_insert(&c->tables[b->digest.alg], b);
 	count_locked(c, b, 1);
+	if (!b->damaged) event_add_locked(c, CAIRN_EVENT_ADDED, &b->digest, b->size);
 }
 
 static void unlink_job(struct cairn_cache *c, struct job *job)
@@ -85,6 +86,7 @@ void blob_take_out_locked(struct cairn_cache *c, struct blob *b)
 	table_remove(&c->tables[b->digest.alg], b);
 	b->gone = true;
 	writer_add_blob_locked(c, b);
+	if (!b->damaged) event_add_locked(c, CAIRN_EVENT_GONE, &b->digest, 0);
 }
 
 static void drop_locked(struct cairn_cache *c, struct blob *b) CAIRN_REQUIRES(&c->mu)
@@ -202,6 +204,8 @@ void blob_set_damaged_locked(struct cairn_cache *c, struct blob *b, bool damaged
 	count_locked(c, b, -1);
 	b->damaged = damaged;
 	count_locked(c, b, 1);
+	event_add_locked(c, damaged ? CAIRN_EVENT_GONE : CAIRN_EVENT_ADDED, &b->digest,
+			 damaged ? 0 : b->size);
 	writer_add_blob_locked(c, b);
 	blob_drop_if_useless_locked(c, b);
 }

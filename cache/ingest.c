@@ -56,6 +56,14 @@ void ingest_insert_locked(struct cairn_cache *c, size_t at, struct ingest *ing)
 	c->ingests_n++;
 }
 
+/* What it has will not become the blob: not while the session lasts, in any case. */
+static void tell_ended_locked(struct cairn_cache *c, const struct ingest *ing)
+	CAIRN_REQUIRES(&c->mu)
+{
+	if (ing->session == NULL || ing->blob != NULL || ing->offset == 0) return;
+	event_add_locked(c, CAIRN_EVENT_ENDED, &ing->want, 0);
+}
+
 void ingest_remove_locked(struct cairn_cache *c, struct ingest *ing)
 {
 	bool found;
@@ -64,6 +72,7 @@ void ingest_remove_locked(struct cairn_cache *c, struct ingest *ing)
 		(c->ingests_n - at - 1) * sizeof(struct ingest *));
 	c->ingests_n--;
 	ing->gone = true;
+	tell_ended_locked(c, ing);
 	ingest_set_blob_locked(c, ing, NULL);
 	ing->session = NULL;
 	data_drop_locked(c, cairn_steal(&ing->data));
@@ -90,6 +99,7 @@ static void hasher_start_locked(struct ingest *ing, uint8_t alg)
 
 void ingest_restart_locked(struct cairn_cache *c, struct ingest *ing)
 {
+	tell_ended_locked(c, ing);
 	ingest_set_blob_locked(c, ing, NULL);
 	hasher_start_locked(ing, ing->want.alg);
 	ing->offset = 0;
@@ -159,6 +169,7 @@ static void prefill_locked(struct cairn_cache *c, struct ingest *ing, bool owner
 	if (b == NULL || b == ing->blob || b->damaged) return;
 	if (ing->total == 0 || b->size != ing->total) return;
 	if (owners_only && (ing->owner == NULL || !blob_has_owner(b, ing->owner))) return;
+	tell_ended_locked(c, ing);
 	ingest_publish_locked(c, ing, blob_ref(b));
 	ing->running = b->digest;
 	ing->updated_ns = cairn_real_ns(c->clock);
@@ -231,6 +242,9 @@ static enum cairn_code open_locked(struct cairn_cache *c, const struct cairn_ing
 	ing->session = s;
 	ing->touched_ns = cairn_boot_ns(c->clock);
 	if (ing->blob != NULL) blob_pin_locked(ing->blob);
+	if (ing->blob == NULL && ing->offset >= PIECE) {
+		event_add_locked(c, CAIRN_EVENT_GREW, &ing->want, ing->offset);
+	}
 	atomic_fetch_add(&ing->refs, 1);
 	s->ingest = ing;
 	return CAIRN_OK;
@@ -275,6 +289,7 @@ void cairn_ingest_close(struct cairn_ingest *s)
 	struct ingest *ing = s->ingest;
 	lock(&c->mu);
 	if (session_current_locked(s)) {
+		tell_ended_locked(c, ing);
 		if (ing->blob != NULL) blob_unpin_locked(c, ing->blob);
 		ing->session = NULL;
 		ing->touched_ns = cairn_boot_ns(c->clock);
@@ -317,7 +332,10 @@ void cairn_ingest_expect(struct cairn_ingest *s, uint64_t total,
 {
 	lock(&s->cache->mu);
 	if (session_current_locked(s)) {
-		if (total > 0) s->ingest->total = total;
+		if (total > 0 && total != s->ingest->total) {
+			tell_ended_locked(s->cache, s->ingest);
+			s->ingest->total = total;
+		}
 		if (expected != NULL && expected->alg != 0) s->ingest->expected = *expected;
 	}
 	unlock(&s->cache->mu);

@@ -141,19 +141,20 @@ CAIRN_CHECKED enum cairn_code cairn_pieces_publish(struct cairn_pieces *pieces,
 enum cairn_cache_event {
 	CAIRN_EVENT_ADDED, /* a whole blob is here that was not; value: its size */
 	CAIRN_EVENT_GONE,  /* it is not here any more, or was found damaged */
-	CAIRN_EVENT_GREW,  /* an ingest of that want passed the end of a MiB; value: its offset */
+	CAIRN_EVENT_GREW,  /* an ingest of that want passed the end of a MiB, is complete, or was
+			    * opened with such bytes; value: its offset */
 	CAIRN_EVENT_ENDED, /* an ingest of that want was closed, aborted or restarted, unpublished
 			    */
 	CAIRN_EVENT_WRONG, /* an ingest of that want reached its total and is something else */
 };
 
-/* Called after the fact, on any thread, with no lock of the store held; it must not block. Events
- * of one digest may come in another order than things happened: they say "look again". */
+/* Called soon after the fact, by one thread of the store with no lock held; it must not block. They
+ * say "look again": what happened may have been followed by something else already. */
 typedef void cairn_cache_event_fn(void *arg, enum cairn_cache_event event,
 				  const struct cairn_digest *digest, uint64_t value);
 
 /* Once, after the open and before anything else happens; NULL ends it, and waits until no call
- * runs. */
+ * runs (so not from a call). */
 void cairn_cache_observe(struct cairn_cache *cache, cairn_cache_event_fn *fn, void *arg);
 
 #endif

@@ -172,6 +172,8 @@ static struct cairn_cache *new_cache(const struct cairn_cache_opts *opts)
 	hands_init(&c->hands);
 	init_cond(&c->jobs_cond);
 	init_cond(&c->sync_cond);
+	init_cond(&c->events.added);
+	init_cond(&c->events.told);
 	TAILQ_INIT(&c->dirty_first);
 	TAILQ_INIT(&c->dirty);
 	c->jobs_tail = &c->jobs_head;
@@ -244,6 +246,8 @@ static void free_cache(struct cairn_cache *c)
 	pthread_cond_destroy(&c->dirty_cond);
 	pthread_cond_destroy(&c->jobs_cond);
 	pthread_cond_destroy(&c->sync_cond);
+	pthread_cond_destroy(&c->events.added);
+	pthread_cond_destroy(&c->events.told);
 	if (c->lock_fd >= 0) close(c->lock_fd); /* last: another may open it from here on */
 	free(c);
 }
@@ -263,6 +267,7 @@ enum cairn_code cairn_cache_open(const struct cairn_cache_opts *opts, struct cai
 	if (code == CAIRN_OK) code = writer_start(c, err);
 	if (code == CAIRN_OK) code = jobs_start(c, err);
 	if (code == CAIRN_OK) code = hands_start(&c->hands, err);
+	if (code == CAIRN_OK) code = events_start(c, err);
 	if (code == CAIRN_OK) {
 		(void)reserve_keep(c);
 		*ret = c;
@@ -310,6 +315,7 @@ static void mark_end(struct cairn_cache *c)
 void cairn_cache_close(struct cairn_cache *c)
 {
 	if (c == NULL) return;
+	events_stop(c);
 	jobs_stop(c); /* closing a session queued its checkpoint */
 	save_uses(c);
 	writer_stop(c);

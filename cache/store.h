@@ -25,6 +25,7 @@
 #include "cache/hands.h"
 #include "cache/history.h"
 #include "cache/index.h"
+#include "cache/pieces.h"
 #include "cache/table.h"
 
 #define NAME_LOCKS 16
@@ -228,6 +229,26 @@ struct cairn_ingest {
 	struct ingest *ingest; /* counted */
 };
 
+/* ---- events: what is to be told to the observer */
+
+struct event {
+	enum cairn_cache_event event;
+	struct cairn_digest digest;
+	uint64_t value;
+};
+
+struct events {
+	bool started;
+	pthread_t thread;
+	pthread_cond_t added, told;
+	/* guarded by mu */
+	cairn_cache_event_fn *fn; /* NULL: nobody listens, nothing is noted */
+	void *arg;
+	bool telling, stop;
+	struct event *list;
+	size_t n, cap;
+};
+
 /* ---- the store */
 
 struct cairn_cache {
@@ -269,6 +290,7 @@ struct cairn_cache {
 	pthread_t job_threads[JOB_THREADS];
 	size_t job_threads_n;
 
+	struct events events;
 	struct hands hands;
 
 	struct mutex read_mu;
@@ -284,6 +306,13 @@ enum cairn_code jobs_start(struct cairn_cache *c, struct cairn_err *err);
 void jobs_add_locked(struct cairn_cache *c, struct job *job,
 		     void (*run)(struct cairn_cache *, struct job *)) CAIRN_REQUIRES(&c->mu);
 void jobs_stop(struct cairn_cache *c); /* after all have run */
+
+/* events.c */
+enum cairn_code events_start(struct cairn_cache *c, struct cairn_err *err);
+void events_stop(struct cairn_cache *c);
+/* Free where nobody listens. A digest with alg 0 is nobody's. */
+void event_add_locked(struct cairn_cache *c, enum cairn_cache_event event,
+		      const struct cairn_digest *digest, uint64_t value) CAIRN_REQUIRES(&c->mu);
 
 /* writer.c */
 enum cairn_code writer_start(struct cairn_cache *c, struct cairn_err *err);

@@ -185,6 +185,7 @@ static enum cairn_code complete(struct cairn_ingest *s, struct ingest_data *d,
 	/* Not published: at least flushed, so that the commit has little left to do. */
 	bool publishable = mine && cairn_digest_equal(&target, &running);
 	if (mine && !publishable && target.alg == 0) data_save_locked(c, d);
+	if (mine && !publishable) event_add_locked(c, CAIRN_EVENT_WRONG, &ing->want, 0);
 	unlock(&c->mu);
 	enum cairn_code code = CAIRN_OK;
 	if (publishable) {
@@ -196,6 +197,18 @@ static enum cairn_code complete(struct cairn_ingest *s, struct ingest_data *d,
 }
 
 /* ---- write */
+
+static void tell_grown_locked(struct cairn_cache *c, const struct ingest *ing, uint64_t before)
+	CAIRN_REQUIRES(&c->mu)
+{
+	bool complete = ing->offset == ing->total && cairn_digest_equal(&ing->running, &ing->want);
+	if (ing->offset / PIECE != before / PIECE || complete) {
+		event_add_locked(c, CAIRN_EVENT_GREW, &ing->want, ing->offset);
+	}
+	if (ing->total > 0 && before <= ing->total && ing->offset > ing->total) {
+		event_add_locked(c, CAIRN_EVENT_WRONG, &ing->want, 0);
+	}
+}
 
 static enum cairn_code install(struct cairn_ingest *s, struct write *w, bool *whole,
 			       struct cairn_err *err)
@@ -213,6 +226,7 @@ static enum cairn_code install(struct cairn_ingest *s, struct write *w, bool *wh
 		ing->offset += w->len;
 		ing->updated_ns = now;
 		chain_append(&w->data->chain, &w->chain);
+		tell_grown_locked(c, ing, w->offset);
 	}
 	*whole = current && ing->blob == NULL && ing->total > 0 && ing->offset == ing->total;
 	if (current && !*whole && ing->offset - w->data->save_mark >= c->checkpoint_bytes) {
