@@ -18,19 +18,6 @@ struct copying {
 	void *arg;
 };
 
-static int write_exactly(int fd, const uint8_t *p, size_t n, uint64_t offset)
-{
-	while (n > 0) {
-		ssize_t put = pwrite(fd, p, n, (off_t)offset);
-		if (put < 0 && errno == EINTR) continue;
-		if (put <= 0) return put < 0 ? errno : ENOSPC;
-		p += put;
-		n -= (size_t)put;
-		offset += (uint64_t)put;
-	}
-	return 0;
-}
-
 /* Copy and hash in one pass. DATA_LOSS: the source cannot be read as its size says. */
 static enum cairn_code copy_hashed(struct copying *k, struct cairn_err *err)
 {

@@ -66,7 +66,7 @@ struct cairn_cache_stats {
 	uint64_t cached_blobs, cached_bytes;
 	uint64_t referenced_blobs, referenced_bytes;
 	uint64_t damaged_blobs;
-	uint64_t ingests, ingest_bytes;
+	uint64_t ingests, ingest_bytes; /* files of pieces (cache/pieces.h) included */
 	uint64_t disk_total_bytes, disk_free_bytes;
 	uint64_t read_bytes, written_bytes; /* since open */
 	bool rebuilt;			    /* the index was lost or damaged at open */

@@ -68,7 +68,7 @@ void data_close(struct ingest_data *d)
 	d->fd = -1;
 }
 
-static enum cairn_code write_err(struct cairn_cache *c, int errnum, struct cairn_err *err)
+enum cairn_code disk_err(const struct cairn_cache *c, int errnum, struct cairn_err *err)
 {
 	if (errnum == ENOSPC || errnum == EDQUOT) {
 		return cairn_err_sys(err, errnum, "write to %s: free space there", c->dir);
@@ -111,7 +111,7 @@ enum cairn_code data_append(struct cairn_cache *c, struct ingest_data *d, uint64
 		int k = gather(spans, n, i, skip, iov);
 		ssize_t got = pwritev(d->fd, iov, k, (off_t)offset);
 		if (got < 0 && errno == EINTR) continue;
-		if (got <= 0) return write_err(c, got < 0 ? errno : ENOSPC, err);
+		if (got <= 0) return disk_err(c, got < 0 ? errno : ENOSPC, err);
 		offset += (uint64_t)got;
 		if (offset > d->high) d->high = offset;
 		size_t left = (size_t)got;
@@ -130,7 +130,7 @@ enum cairn_code data_cut(struct cairn_cache *c, struct ingest_data *d, uint64_t 
 {
 	enum cairn_code code = data_open(c, d, err);
 	if (code != CAIRN_OK) return code;
-	if (d->high > size && ftruncate(d->fd, (off_t)size) != 0) return write_err(c, errno, err);
+	if (d->high > size && ftruncate(d->fd, (off_t)size) != 0) return disk_err(c, errno, err);
 	d->high = size;
 	return CAIRN_OK;
 }

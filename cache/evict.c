@@ -250,7 +250,7 @@ uint64_t cairn_cache_expire_ingests(struct cairn_cache *c, int64_t idle_ns)
 		lock(&c->mu);
 		bool dropped = expire_next_locked(c, &at, idle_ns, ref);
 		unlock(&c->mu);
-		if (!dropped) return n;
+		if (!dropped) return n + piece_files_expire(c, idle_ns);
 		cairn_log(CAIRN_LOG_INFO, "ingest_dropped", CAIRN_STR("ref", ref),
 			  CAIRN_STR("why", "abandoned"));
 	}

@@ -56,8 +56,8 @@ CAIRN_CHECKED enum cairn_code cairn_cache_evict_while(struct cairn_cache *cache,
 						      bool (*go_on)(void *arg), void *arg,
 						      struct cairn_err *err);
 
-/* Drop ingests that no session has touched for so long. Open ones stay. Returns their number.
- * Memory only. */
+/* Drop ingests, and files of pieces (cache/pieces.h), that nobody has touched for so long. Open
+ * ones stay. Returns their number. Files of pieces are unlinked here. */
 uint64_t cairn_cache_expire_ingests(struct cairn_cache *cache, int64_t idle_ns);
 
 #endif

@@ -179,7 +179,7 @@ static bool is_ours(const struct loading *l, const char *name)
 	return false;
 }
 
-/* What no checkpoint covers. Names that are not ours are let alone. */
+/* What no checkpoint covers. Files of pieces need none; names that are not ours are let alone. */
 static enum cairn_code sweep(struct loading *l, struct cairn_err *err)
 {
 	struct cairn_cache *c = l->cache;
@@ -191,6 +191,7 @@ static enum cairn_code sweep(struct loading *l, struct cairn_err *err)
 	}
 	struct dirent *e;
 	while ((e = readdir(d)) != NULL) {
+		piece_files_found(c, e->d_name);
 		size_t digits = strspn(e->d_name, "0123456789");
 		if (digits == 0 || e->d_name[digits] != '\0' || digits > 19) continue;
 		uint64_t id = strtoull(e->d_name, NULL, 10);

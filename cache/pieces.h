@@ -77,8 +77,9 @@ CAIRN_CHECKED enum cairn_code cairn_partial_read(struct cairn_partial *partial, 
 
 struct cairn_pieces; /* Threads: internally locked; calls on different pieces run side by side */
 
-/* Errors: UNAVAILABLE (open already), FAILED_PRECONDITION (too large), INVALID_ARGUMENT (size 0),
- * RESOURCE_EXHAUSTED, INTERNAL. */
+/* What is on disk of it with another size is dropped. Blocks.
+ * Errors: UNAVAILABLE (open already), FAILED_PRECONDITION (too large), INVALID_ARGUMENT (size 0,
+ * no digest), RESOURCE_EXHAUSTED (disk, or CAIRN_INGESTS_MAX such files), INTERNAL. */
 CAIRN_CHECKED enum cairn_code cairn_pieces_open(struct cairn_cache *cache,
 						const struct cairn_digest *digest, uint64_t size,
 						struct cairn_pieces **ret, struct cairn_err *err);
@@ -90,13 +91,17 @@ void cairn_pieces_close(struct cairn_pieces *pieces, bool keep);
 /* A piece that is being written: bytes go to the disk and into the hash as they come, from the
  * first on, in parts of any size. Owner thread only. Two may be written at once, even of one piece
  * (the end of a transfer asks twice): the file has its right bytes once either of them has ended
- * well. */
+ * well. The second writer of a piece keeps its bytes in memory, so that wrong ones of one writer
+ * never lie over right ones of another. */
 struct cairn_piece_writer {
 	struct cairn_pieces *pieces;
 	uint32_t k;
 	uint64_t done; /* bytes so far */
 	struct cairn_hasher hasher;
-	uint8_t *inner; /* owned: states inside the piece */
+	uint8_t *inner; /* owned: the state before the piece, and those inside */
+	uint8_t *kept;	/* owned: the bytes, where another writes this piece into the file */
+	bool in_file;	/* this one does */
+	uint64_t epoch; /* how often pieces had been forgotten */
 };
 
 /* before: the list's entry k - 1 (ignored for piece 0). */
@@ -106,14 +111,14 @@ void cairn_piece_begin(struct cairn_pieces *pieces, uint32_t k, const uint8_t *b
 CAIRN_CHECKED enum cairn_code cairn_piece_write(struct cairn_piece_writer *writer, const void *data,
 						size_t n, struct cairn_err *err);
 /* Prove it. after: the list's entry k (ignored for the last piece: it is the digest). On OK the
- * piece is there. Always ends the writer. Errors: DATA_LOSS (the bytes are not those, or too few).
- */
+ * piece is there. Always ends the writer. Errors: DATA_LOSS (the bytes are not those, or too few),
+ * ABORTED (cairn_pieces_forget since the beginning), RESOURCE_EXHAUSTED, INTERNAL. */
 CAIRN_CHECKED enum cairn_code cairn_piece_end(struct cairn_piece_writer *writer,
 					      const uint8_t *after, struct cairn_err *err);
 void cairn_piece_abandon(struct cairn_piece_writer *writer);
 
 /* Is piece k on disk from an earlier time? Reads and proves it against the list's entries; then it
- * is there. Holes cost nothing. Blocks. */
+ * is there. Holes cost nothing; what is being written is left alone (false). Blocks. */
 bool cairn_pieces_recover(struct cairn_pieces *pieces, uint32_t k, const uint8_t *before,
 			  const uint8_t *after);
 
@@ -124,14 +129,17 @@ uint32_t cairn_pieces_done(struct cairn_pieces *pieces);
 /* Forget every piece that is there: the list that proved them was wrong. */
 void cairn_pieces_forget(struct cairn_pieces *pieces);
 
-/* Exactly n bytes at offset, all of pieces that are there (asserted). Blocks. Errors: INTERNAL. */
+/* Exactly n bytes at offset, all of pieces that are there. Blocks. Errors: INTERNAL (they are not,
+ * or not any more; the disk). */
 CAIRN_CHECKED enum cairn_code cairn_pieces_read(struct cairn_pieces *pieces, uint64_t offset,
 						void *buf, size_t n, struct cairn_err *err);
 
 /* All are there: check that the chain has no break, flush, rename, and have the blob CACHED; a
- * damaged one of that digest is healed. Blocks. Errors: DATA_LOSS (the chain breaks: each piece is
- * what its list said, but they do not make the digest; nothing is there any more),
- * FAILED_PRECONDITION (not all are there), RESOURCE_EXHAUSTED, INTERNAL. */
+ * damaged one of that digest is healed. What is there can be read afterwards, too. Blocks. Errors:
+ * DATA_LOSS (the chain breaks: each piece is what its list said, but they do not make the digest;
+ * nothing is there any more), FAILED_PRECONDITION (not all are there), RESOURCE_EXHAUSTED, INTERNAL
+ * (after a flush that failed the file is gone and nothing can be written: close, and open again).
+ */
 CAIRN_CHECKED enum cairn_code cairn_pieces_publish(struct cairn_pieces *pieces,
 						   struct cairn_err *err);
 

@@ -176,6 +176,7 @@ static struct cairn_cache *new_cache(const struct cairn_cache_opts *opts)
 	init_cond(&c->events.told);
 	TAILQ_INIT(&c->dirty_first);
 	TAILQ_INIT(&c->dirty);
+	TAILQ_INIT(&c->piece_files);
 	c->jobs_tail = &c->jobs_head;
 	c->next_id = 1;
 	table_init(&c->tables[CAIRN_SHA256]);
@@ -223,6 +224,7 @@ static void free_cache(struct cairn_cache *c)
 	free_dirty(&c->dirty_first);
 	free_dirty(&c->dirty);
 	free_ingests(c);
+	piece_files_free(c);
 	versions_free(c);
 	pins_free(c);
 	read_fini(c);
@@ -333,6 +335,7 @@ void cairn_cache_stats(struct cairn_cache *c, struct cairn_cache_stats *ret)
 	for (size_t i = 0; i < c->ingests_n; i++) {
 		if (c->ingests[i]->blob == NULL) ret->ingest_bytes += c->ingests[i]->offset;
 	}
+	piece_files_count_locked(c, ret);
 	unlock(&c->mu);
 	ret->read_bytes = c->read_bytes;
 	ret->written_bytes = c->written_bytes;

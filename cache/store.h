@@ -6,6 +6,7 @@
  *   blob_file.check  one per open file: verification of its pieces; held across I/O
  *   names[i]         stripes by digest: who renames into, or unlinks from, blobs/; held across I/O
  *   mu               table, ingests, states, queues: short, never across I/O, log or callback
+ *   cairn_pieces.mu  which pieces are there: short, as mu; nothing is locked under it
  *   read_mu          open files, windows, proofs: short, as mu
  *
  * Row writing (writer.c): blobs and ingests whose rows must be written hang in one list, each at
@@ -229,6 +230,20 @@ struct cairn_ingest {
 	struct ingest *ingest; /* counted */
 };
 
+/* ---- bytes that come in any order */
+
+/* A file of pieces, open or not: ingest/pieces-<alg>-<hex>. */
+struct piece_file {
+	TAILQ_ENTRY(piece_file) link;
+	struct cairn_digest digest;
+	atomic_uint_fast64_t bytes; /* on disk, when last looked at */
+	/* guarded by mu */
+	bool open;
+	int64_t touched_ns; /* boot time: when it was opened or closed last */
+};
+
+TAILQ_HEAD(piece_files, piece_file);
+
 /* ---- events: what is to be told to the observer */
 
 struct event {
@@ -290,6 +305,8 @@ struct cairn_cache {
 	pthread_t job_threads[JOB_THREADS];
 	size_t job_threads_n;
 
+	struct piece_files piece_files;
+	size_t piece_files_n;
 	struct events events;
 	struct hands hands;
 
@@ -414,6 +431,7 @@ enum cairn_code hash_file(int fd, uint64_t size, uint8_t alg, struct chain *chai
 			  struct cairn_digest *ret, struct cairn_err *err);
 /* Exactly n bytes at offset. 0, or an errno value; EIO-like reasons and ENODATA (short file). */
 int read_exactly(int fd, void *buf, size_t n, uint64_t offset);
+int write_exactly(int fd, const void *buf, size_t n, uint64_t offset); /* 0, or an errno value */
 struct go_on {
 	bool (*fn)(void *arg); /* NULL: always */
 	void *arg;
@@ -466,6 +484,18 @@ bool data_is_broken(struct cairn_cache *c, struct ingest_data *d);
 /* Cut off what lies beyond size. io held. */
 enum cairn_code data_cut(struct cairn_cache *c, struct ingest_data *d, uint64_t size,
 			 struct cairn_err *err);
+
+/* The error of a write to the store's disk. */
+enum cairn_code disk_err(const struct cairn_cache *c, int errnum, struct cairn_err *err);
+
+/* pieces.c */
+/* A name in ingest/ that load found: one of ours is known from now on. No locks: nobody else knows
+ * the store yet. */
+void piece_files_found(struct cairn_cache *c, const char *name);
+uint64_t piece_files_expire(struct cairn_cache *c, int64_t idle_ns);
+void piece_files_count_locked(struct cairn_cache *c, struct cairn_cache_stats *ret)
+	CAIRN_REQUIRES(&c->mu);
+void piece_files_free(struct cairn_cache *c);
 
 /* ingest.c */
 #define OWN_MARK '\x1f' /* first byte of the refs that are the store's own */

@@ -28,6 +28,20 @@ int read_exactly(int fd, void *buf, size_t n, uint64_t offset)
 	return 0;
 }
 
+int write_exactly(int fd, const void *buf, size_t n, uint64_t offset)
+{
+	const uint8_t *p = buf;
+	while (n > 0) {
+		ssize_t put = pwrite(fd, p, n, (off_t)offset);
+		if (put < 0 && errno == EINTR) continue;
+		if (put <= 0) return put < 0 ? errno : ENOSPC;
+		p += put;
+		n -= (size_t)put;
+		offset += (uint64_t)put;
+	}
+	return 0;
+}
+
 enum cairn_code hash_file(int fd, uint64_t size, uint8_t alg, struct chain *chain,
 			  bool (*progress)(void *arg, uint64_t bytes), void *arg,
 			  struct cairn_digest *ret, struct cairn_err *err)
