@@ -454,6 +454,38 @@ enum cairn_code cairn_blob_prove(struct cairn_blob *blob, bool (*go_on)(void *ar
 	return CAIRN_OK;
 }
 
+static uint8_t *list_of(const struct blob_file *f)
+{
+	size_t width = f->chain.width, count = cairn_piece_count(f->blob->size);
+	size_t per = (size_t)(cairn_piece_size(f->blob->size) / PIECE);
+	if (count == 1) return NULL;
+	uint8_t *list = mem_zero((count - 1) * width);
+	for (size_t k = 0; k + 1 < count; k++) {
+		memcpy(list + k * width, f->chain.states + ((k + 1) * per - 1) * width, width);
+	}
+	return list;
+}
+
+enum cairn_code cairn_blob_piece_list(struct cairn_blob *blob, uint8_t **ret, struct cairn_err *err)
+{
+	struct cairn_cache *c = blob->cache;
+	struct blob_file *f = blob->file;
+	char text[CAIRN_DIGEST_STR];
+	struct generation g;
+	if (cairn_piece_count(f->blob->size) == 0) {
+		return cairn_err_set(err, CAIRN_FAILED_PRECONDITION,
+				     "blob %s is %s to come in pieces",
+				     cairn_digest_format(&f->blob->digest, text),
+				     f->blob->size == 0 ? "too small" : "too large");
+	}
+	lock(&f->check);
+	enum cairn_code code = look(c, f, &g, err);
+	if (code == CAIRN_OK) code = file_chain(c, f, err);
+	if (code == CAIRN_OK) *ret = list_of(f);
+	unlock(&f->check);
+	return code;
+}
+
 void read_tidy(struct cairn_cache *c, int64_t now_boot_ns)
 {
 	windows_trim(c, now_boot_ns - WINDOW_IDLE_NS);

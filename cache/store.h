@@ -191,9 +191,10 @@ struct ingest_data {
 	uint64_t high; /* bytes that the file may have */
 	uint64_t written_back;
 	/* guarded by mu */
-	bool dead;    /* dropped or replaced: no row, no file */
-	bool broken;  /* a flush failed: what the disk has is unknown */
-	bool resumed; /* its first bytes are of an earlier process */
+	bool dead;		       /* dropped or replaced: no row, no file */
+	bool broken;		       /* a flush failed: what the disk has is unknown */
+	bool resumed;		       /* its first bytes are of an earlier process */
+	struct cairn_digest published; /* what it became; alg 0: nothing yet */
 	bool has_row;
 	bool saving, save_again; /* a checkpoint job is queued or runs; another must follow */
 	struct chain chain;
@@ -441,6 +442,10 @@ struct go_on {
 enum cairn_code pieces_check(struct cairn_cache *c, struct blob_file *f, uint64_t first,
 			     uint64_t last, const struct go_on *go_on, bool *all,
 			     struct cairn_err *err);
+
+/* The states of an open file at each MiB: from the index, or else by hashing all of it. check held.
+ * Errors: DATA_LOSS, INTERNAL. */
+enum cairn_code file_chain(struct cairn_cache *c, struct blob_file *f, struct cairn_err *err);
 
 /* publish.c: the only place that gives a file its final name */
 struct publish {

@@ -146,6 +146,13 @@ static enum cairn_code check_whole(struct cairn_cache *c, struct blob_file *f,
 	return code;
 }
 
+enum cairn_code file_chain(struct cairn_cache *c, struct blob_file *f, struct cairn_err *err)
+{
+	load_chain(c, f);
+	if (f->chain.n == chain_count(f->blob->size)) return CAIRN_OK;
+	return check_whole(c, f, NULL, err);
+}
+
 static bool check_piece(const struct blob_file *f, uint64_t piece, const uint8_t *data, size_t n)
 {
 	const struct blob *b = f->blob;

@@ -156,6 +156,7 @@ enum cairn_code ingest_publish_data(struct cairn_cache *c, struct ingest *ing,
 		data_close(d);
 	}
 	lock(&c->mu);
+	if (code == CAIRN_OK) d->published = *digest;
 	if (code == CAIRN_OK && !ing->gone && ing->data == d) {
 		ingest_publish_locked(c, ing, blob_ref(*ret));
 	} else if (flush_failed && !ing->gone && ing->data == d) {
