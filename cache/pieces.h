@@ -71,9 +71,9 @@ CAIRN_CHECKED enum cairn_code cairn_partial_read(struct cairn_partial *partial, 
 
 /* ---- bytes that come in any order: a fill from peers -------------------------------------------
  * A file of the store's own, one a digest, that survives restarts without any record: whatever of
- * it proves against the list is there, the rest is not. Files that nobody has opened for an hour of
- * boot time, or since the start, are dropped with abandoned ingests (cairn_cache_expire_ingests).
- */
+ * it proves against the list is there, the rest is not. Files that nobody has opened or closed for
+ * long, in boot time, or since the start, are dropped with abandoned ingests
+ * (cairn_cache_expire_ingests). What they take on disk counts as ingest_bytes. */
 
 struct cairn_pieces; /* Threads: internally locked; calls on different pieces run side by side */
 

@@ -2,8 +2,7 @@
 #include <pthread.h>
 
 #include "cache/evict.h"
-#include "cache/pieces.h"
-#include "support/store.h"
+#include "support/pieces.h"
 
 #define MIB (1u << 20)
 #define MANY 4096
@@ -92,6 +91,25 @@ static void publish__is_told_with_its_size(void **state)
 	assert_int_equal(times(CAIRN_EVENT_ADDED, &c.digest, NULL), 1);
 	content_free(&c);
 	content_free(&other);
+}
+
+static void pieces__are_told_of_when_they_are_published(void **state)
+{
+	struct store *s = *state;
+	struct cairn_err err;
+	struct content c = content_new(2 * MIB + 5, 14);
+	uint8_t *list = list_of(&c);
+	uint64_t value = 0;
+	struct cairn_pieces *p = pieces_open(s, &c);
+	put_all(p, &c, list);
+	assert_int_equal(seen_n(), 0);
+	assert_ok(cairn_pieces_publish(p, &err));
+	wait_for(times(CAIRN_EVENT_ADDED, &c.digest, &value) == 1);
+	assert_int_equal(value, c.n);
+	assert_int_equal(seen_n(), 1);
+	cairn_pieces_close(p, false);
+	free(list);
+	content_free(&c);
 }
 
 static void evict__is_told(void **state)
@@ -281,6 +299,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(publish__is_told_with_its_size, setup,
+						store_teardown),
+		cmocka_unit_test_setup_teardown(pieces__are_told_of_when_they_are_published, setup,
 						store_teardown),
 		cmocka_unit_test_setup_teardown(evict__is_told, setup, store_teardown),
 		cmocka_unit_test_setup_teardown(damage__is_told_once_and_so_is_its_repair, setup,

@@ -1,5 +1,4 @@
-/* A blob that comes in pieces: any order, several writers, wrong bytes, restarts. */
-#include <pthread.h>
+/* A blob that comes in pieces: any order, wrong bytes, restarts, kill -9. */
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -200,105 +199,6 @@ static void forget__takes_away_what_was_begun_before_it(void **state)
 	free(lies);
 	content_free(&c);
 	content_free(&liar);
-}
-
-/* ---- two writers of one piece */
-
-static void second_writer__harms_nothing_whoever_ends_first(void **state)
-{
-	struct store *s = *state;
-	struct cairn_err err;
-	struct content c = content_new(MIB + 1, 8), junk = content_new(MIB + 1, 9);
-	uint8_t *list = list_of(&c);
-	const size_t half = MIB / 2;
-	/* Which of the two has the right bytes, which ends first. */
-	for (unsigned i = 0; i < 8; i++) {
-		bool right[2] = {(i & 1) != 0, (i & 2) != 0};
-		unsigned first = (i & 4) != 0, second = 1 - first;
-		struct cairn_piece_writer w[2];
-		struct cairn_pieces *p = pieces_open(s, &c);
-		for (size_t j = 0; j < 2; j++) cairn_piece_begin(p, 0, NULL, &w[j]);
-		for (size_t at = 0; at < MIB; at += half) {
-			for (size_t j = 0; j < 2; j++) {
-				const uint8_t *from = right[j] ? c.data : junk.data;
-				/* The second half of the one that ends last comes at its end. */
-				if (at > 0 && j == second) continue;
-				assert_ok(cairn_piece_write(&w[j], from + at, half, &err));
-			}
-		}
-		assert_code(cairn_piece_end(&w[first], list, &err),
-			    right[first] ? CAIRN_OK : CAIRN_DATA_LOSS);
-		assert_int_equal(cairn_pieces_has(p, 0), right[first]);
-		const uint8_t *from = right[second] ? c.data : junk.data;
-		assert_ok(cairn_piece_write(&w[second], from + half, half, &err));
-		assert_code(cairn_piece_end(&w[second], list, &err),
-			    right[second] ? CAIRN_OK : CAIRN_DATA_LOSS);
-		bool here = right[0] || right[1];
-		assert_int_equal(cairn_pieces_has(p, 0), here);
-		uint8_t *buf = malloc(MIB);
-		if (here) assert_ok(cairn_pieces_read(p, 0, buf, MIB, &err));
-		if (here) assert_memory_equal(buf, c.data, MIB);
-		free(buf);
-		cairn_pieces_close(p, false);
-	}
-	free(list);
-	content_free(&c);
-	content_free(&junk);
-}
-
-struct filling {
-	struct cairn_pieces *p;
-	const struct content *c, *junk;
-	const uint8_t *list;
-	uint64_t x;
-	bool honest;
-};
-
-static void *fill_by_chance(void *arg)
-{
-	struct filling *f = arg;
-	struct cairn_err err;
-	uint32_t count = cairn_piece_count(f->c->n), *order = shuffled(count, &f->x);
-	uint8_t *buf = malloc(MIB);
-	for (uint32_t i = 0; i < count; i++) {
-		uint32_t k = order[i];
-		size_t part = 1000 + next_random(&f->x) % 300000;
-		bool honest = f->honest || next_random(&f->x) % 2 == 0;
-		const uint8_t *from = honest ? f->c->data : f->junk->data;
-		enum cairn_code code = put_piece(f->p, f->c, f->list, k, from, part, &err);
-		if (code != (honest ? CAIRN_OK : CAIRN_DATA_LOSS)) abort();
-		if (!cairn_pieces_has(f->p, k)) continue;
-		size_t n = (size_t)cairn_piece_length(f->c->n, k);
-		if (cairn_pieces_read(f->p, (uint64_t)k * MIB, buf, n, &err) != CAIRN_OK) abort();
-		if (memcmp(buf, f->c->data + (size_t)k * MIB, n) != 0) abort();
-	}
-	free(buf);
-	free(order);
-	return NULL;
-}
-
-static void many_writers__at_once(void **state)
-{
-	struct store *s = *state;
-	struct cairn_err err;
-	uint64_t x = test_seed();
-	struct content c = content_new(12 * MIB + 5, 10), junk = content_new(12 * MIB + 5, 11);
-	uint8_t *list = list_of(&c);
-	struct cairn_pieces *p = pieces_open(s, &c);
-	pthread_t threads[4];
-	struct filling f[4];
-	for (size_t i = 0; i < 4; i++) {
-		f[i] = (struct filling){p, &c, &junk, list, next_random(&x), i % 2 == 0};
-		assert_int_equal(pthread_create(&threads[i], NULL, fill_by_chance, &f[i]), 0);
-	}
-	for (size_t i = 0; i < 4; i++) pthread_join(threads[i], NULL);
-	assert_ok(cairn_pieces_publish(p, &err));
-	cairn_pieces_close(p, false);
-	store_reopen(s); /* and prove it from the disk */
-	assert_ok(read_and_compare(s, &c, &err));
-	free(list);
-	content_free(&c);
-	content_free(&junk);
 }
 
 /* ---- opening and closing */
@@ -620,8 +520,6 @@ int main(void)
 		TEST(wrong_pieces__are_not_there),
 		TEST(chain_that_breaks__publishes_nothing),
 		TEST(forget__takes_away_what_was_begun_before_it),
-		TEST(second_writer__harms_nothing_whoever_ends_first),
-		TEST(many_writers__at_once),
 		TEST(open__refuses_what_cannot_be),
 		TEST(huge_blobs__have_larger_pieces),
 		TEST(restart__loses_no_piece),
