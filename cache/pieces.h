@@ -151,8 +151,8 @@ enum cairn_cache_event {
 	CAIRN_EVENT_GONE,  /* it is not here any more, or was found damaged */
 	CAIRN_EVENT_GREW,  /* an ingest of that want passed the end of a MiB, is complete, or was
 			    * opened with such bytes; value: its offset */
-	CAIRN_EVENT_ENDED, /* an ingest of that want was closed, aborted or restarted, unpublished
-			    */
+	CAIRN_EVENT_ENDED, /* an ingest of that want, with bytes, was closed, aborted or restarted,
+			    * unpublished */
 	CAIRN_EVENT_WRONG, /* an ingest of that want reached its total and is something else */
 };
 
