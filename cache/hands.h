@@ -12,6 +12,8 @@
 
 #include "base/err.h"
 
+#define HANDS_BYTES (128 << 10) /* less is done before other hands wake up */
+
 struct hands {
 	pthread_mutex_t mu;
 	pthread_cond_t given, done;

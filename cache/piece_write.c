@@ -95,6 +95,42 @@ static enum cairn_code put_bytes(struct cairn_pieces *p, uint64_t offset, const 
 	return CAIRN_OK;
 }
 
+struct putting {
+	struct cairn_pieces *pieces;
+	uint64_t offset;
+	const void *data;
+	size_t n;
+	enum cairn_code code;
+	struct cairn_err err;
+};
+
+static void put_work(void *arg)
+{
+	struct putting *p = arg;
+	p->code = put_bytes(p->pieces, p->offset, p->data, p->n, &p->err);
+}
+
+/* Into the file and into the hash; if the file fails, the hash is of no use to anybody. Busy. */
+static enum cairn_code put_and_hash(struct cairn_piece_writer *w, const void *data, size_t n,
+				    struct cairn_err *err)
+{
+	struct cairn_pieces *p = w->pieces;
+	struct hands *hands = &p->cache->hands;
+	struct putting put = {
+		.pieces = p, .offset = w->k * p->step + w->done, .data = data, .n = n};
+	hands_enter(hands);
+	if (n >= HANDS_BYTES && hands_give(hands, put_work, &put)) {
+		hash_on(w, data, n);
+		hands_wait(hands);
+	} else {
+		put_work(&put);
+		if (put.code == CAIRN_OK) hash_on(w, data, n);
+	}
+	hands_leave(hands);
+	if (put.code != CAIRN_OK) *err = put.err;
+	return put.code;
+}
+
 /* ---- a piece that is being written */
 
 void cairn_piece_begin(struct cairn_pieces *p, uint32_t k, const uint8_t *before,
@@ -117,22 +153,22 @@ enum cairn_code cairn_piece_write(struct cairn_piece_writer *w, const void *data
 {
 	struct cairn_pieces *p = w->pieces;
 	uint64_t length = cairn_piece_length(p->size, w->k);
-	enum cairn_code code = CAIRN_OK;
+	enum cairn_code code;
 	if (n > length - w->done) {
 		return cairn_err_set(err, CAIRN_OUT_OF_RANGE,
 				     "more than the %llu bytes that piece %u has",
 				     (unsigned long long)length, w->k);
 	}
-	if (w->kept != NULL) {
-		memcpy(w->kept + w->done, data, n);
-	} else if (w->in_file && begin_busy(p, w->k)) {
-		code = put_bytes(p, w->k * p->step + w->done, data, n, err);
+	if (w->in_file && begin_busy(p, w->k)) {
+		code = put_and_hash(w, data, n, err);
 		lock(&p->mu);
 		end_busy_locked(p, w->k);
 		unlock(&p->mu);
+		return code;
 	}
-	if (code == CAIRN_OK) hash_on(w, data, n);
-	return code;
+	if (w->kept != NULL) memcpy(w->kept + w->done, data, n);
+	hash_on(w, data, n);
+	return CAIRN_OK;
 }
 
 void cairn_piece_abandon(struct cairn_piece_writer *w)

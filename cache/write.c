@@ -10,8 +10,6 @@
 #include "cache/mem.h"
 #include "cache/store.h"
 
-#define HANDS_BYTES (128 << 10) /* less is done before other hands wake up */
-
 struct write {
 	struct ingest_data *data; /* counted */
 	struct cairn_hasher hasher;
