@@ -229,7 +229,7 @@ static size_t on_body(char *data, size_t size, size_t n, void *arg)
 			return CURL_WRITEFUNC_ERROR;
 		}
 	}
-	int64_t wait_ns = cairn_limit_take(hop->client->opts.limit, n, now_ns());
+	int64_t wait_ns = cairn_rate_take(hop->client->opts.limit, n, now_ns());
 	/* What is small and has its time bounded comes at once; the next blob pays for it. */
 	if (wait_ns > 0 && hop->request->total_ms == 0) {
 		hop->code = cairn_wait(wait_ns, hop->go_on, hop->err);

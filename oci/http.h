@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/rate.h"
 #include "oci/auth.h"
 #include "oci/limit.h"
 #include "oci/registry.h"
@@ -23,7 +24,7 @@
 struct cairn_http_client_opts {
 	const char *user_agent;
 	int64_t connect_ms, stall_ms;
-	struct cairn_limit *limit; /* shared; what bodies are taken from */
+	struct cairn_rate *limit; /* shared; what bodies are taken from */
 };
 
 struct cairn_http_client;

@@ -7,50 +7,8 @@
 
 #include "base/clock.h"
 
-#define BURST_MIN_BYTES INT64_C(65536)
 #define ASK_NS (100 * CAIRN_NS_PER_MS) /* between two questions of a wait */
 #define BACKOFF_MAX_MS INT64_C(30000)
-
-/* A quarter of a second's bytes may come at once: the bucket's size. */
-static int64_t burst(uint64_t rate)
-{
-	uint64_t quarter = rate / 4 < (UINT64_C(1) << 40) ? rate / 4 : UINT64_C(1) << 40;
-	return (int64_t)quarter > BURST_MIN_BYTES ? (int64_t)quarter : BURST_MIN_BYTES;
-}
-
-void cairn_limit_init(struct cairn_limit *limit, uint64_t rate, int64_t now_ns)
-{
-	pthread_mutex_init(&limit->mu, NULL);
-	limit->rate = rate;
-	limit->level = burst(rate);
-	limit->last_ns = now_ns;
-}
-
-void cairn_limit_fini(struct cairn_limit *limit)
-{
-	pthread_mutex_destroy(&limit->mu);
-}
-
-int64_t cairn_limit_take(struct cairn_limit *limit, uint64_t n, int64_t now_ns)
-{
-	if (limit->rate == 0 || n == 0) return 0;
-	pthread_mutex_lock(&limit->mu);
-	int64_t wait_ns = 0, most = burst(limit->rate);
-	double came = now_ns > limit->last_ns
-			      ? (double)(now_ns - limit->last_ns) * (double)limit->rate / 1e9
-			      : 0;
-	if (came >= 1) { /* a part of a byte is kept for the next time */
-		double level = (double)limit->level + came;
-		limit->level = level < (double)most ? (int64_t)level : most;
-		limit->last_ns = now_ns;
-	}
-	limit->level -= (int64_t)n;
-	if (limit->level < 0) {
-		wait_ns = (int64_t)((double)-limit->level * 1e9 / (double)limit->rate);
-	}
-	pthread_mutex_unlock(&limit->mu);
-	return wait_ns;
-}
 
 bool cairn_goes_on(const struct cairn_go_on *go_on)
 {

@@ -110,7 +110,7 @@ enum cairn_code cairn_registry_new(const struct cairn_registry_opts *opts,
 	registry->retry_ms = opts->retry_ms > 0 ? opts->retry_ms : RETRY_MS;
 	registry->tries = opts->tries > 0 ? opts->tries : TRIES;
 	registry->hosts = alloc(opts->n_hosts, sizeof(*registry->hosts));
-	cairn_limit_init(&registry->limit, opts->rate, cairn_boot_ns(&cairn_clock_system));
+	cairn_rate_init(&registry->limit, opts->rate, cairn_boot_ns(&cairn_clock_system));
 	for (size_t i = 0; i < opts->n_hosts; i++) {
 		registry->n_hosts++; /* a part of it is freed as well */
 		enum cairn_code code =
@@ -141,7 +141,7 @@ void cairn_registry_free(struct cairn_registry *registry)
 	free(registry->hosts);
 	free(registry->docker_config);
 	free(registry->user_agent);
-	cairn_limit_fini(&registry->limit);
+	cairn_rate_fini(&registry->limit);
 	free(registry);
 }
 

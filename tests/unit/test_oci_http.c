@@ -304,7 +304,8 @@ static void tls__where_plain_http_is_spoken(void **state)
 	assert_code(w, cairn_registry_new(&w->opts, &other, &w->err), CAIRN_OK);
 	assert_code(w, cairn_registry_session_new(other, NULL, &session, &w->err), CAIRN_OK);
 	struct cairn_digest digest;
-	enum cairn_code code = cairn_registry_resolve(session, &w->ref, NULL, &digest, &w->err);
+	enum cairn_code code =
+		cairn_registry_resolve(session, &w->ref, NULL, &digest, &w->err);
 	assert_code(w, code, CAIRN_FAILED_PRECONDITION);
 	cairn_registry_session_free(session);
 	cairn_registry_free(other);
@@ -380,29 +381,6 @@ static void sessions__run_beside_each_other_and_share_the_limit(void **state)
 /* ---- patience --------------------------------------------------------------------------------
  */
 
-static void limit__lets_the_rate_through(void **state)
-{
-	struct cairn_limit limit;
-	(void)state;
-	cairn_limit_init(&limit, 1000000, 0);
-	assert_int_equal(cairn_limit_take(&limit, 250000, 0), 0); /* the bucket was full */
-	assert_int_equal(cairn_limit_take(&limit, 100000, 0), 100 * CAIRN_NS_PER_MS);
-	assert_int_equal(cairn_limit_take(&limit, 50000, 0), 150 * CAIRN_NS_PER_MS);
-	assert_int_equal(cairn_limit_take(&limit, 0, 0), 0);
-	assert_int_equal(cairn_limit_take(&limit, 1, 150 * CAIRN_NS_PER_MS), 1000);
-	/* After a long time it is full, and not fuller. */
-	assert_int_equal(cairn_limit_take(&limit, 250000, 3600 * CAIRN_NS_PER_S), 0);
-	assert_int_equal(cairn_limit_take(&limit, 1000, 3600 * CAIRN_NS_PER_S), CAIRN_NS_PER_MS);
-	/* Many small takers get no more than few large ones. */
-	int64_t now = 7200 * CAIRN_NS_PER_S, begin = now;
-	for (int i = 0; i < 1250; i++) now += cairn_limit_take(&limit, 1000, now);
-	assert_int_equal((now - begin) / CAIRN_NS_PER_MS, 1000);
-	cairn_limit_fini(&limit);
-	cairn_limit_init(&limit, 0, 0);
-	assert_int_equal(cairn_limit_take(&limit, UINT64_MAX, 0), 0);
-	cairn_limit_fini(&limit);
-}
-
 static void backoff__doubles_is_random_and_bounded(void **state)
 {
 	int64_t most[3] = {0};
@@ -441,7 +419,6 @@ int main(void)
 		CASE(tls__where_plain_http_is_spoken),
 		CASE(tls__with_a_ca_file_that_is_none),
 		CASE(sessions__run_beside_each_other_and_share_the_limit),
-		cmocka_unit_test(limit__lets_the_rate_through),
 		cmocka_unit_test(backoff__doubles_is_random_and_bounded),
 	};
 	return cmocka_run_group_tests_name("oci/http", tests, NULL, NULL);
