@@ -24,18 +24,30 @@ struct cairn_hello {
 	uint8_t instance[16];
 };
 
-/* Connect, handshake, exchange Hellos. *stop (may be NULL) is looked at meanwhile.
+/* Connect, handshake, exchange Hellos. Who must be able to interrupt that makes the connection
+ * first, and connects it then. tls: used while it connects only.
  * Errors: UNAVAILABLE (nobody there; too slow), UNAUTHENTICATED (its certificate, or ours, is
- * refused: says which and why), FAILED_PRECONDITION (no common version; it is ourselves; it refused
- * us, with its words), INVALID_ARGUMENT (address), CANCELLED. */
+ * refused: says which and why), FAILED_PRECONDITION (it does not speak cairn's peer protocol, or no
+ * version that we speak; it refused us, with its words), ABORTED (it is ourselves),
+ * INVALID_ARGUMENT (address), CANCELLED. */
 CAIRN_CHECKED enum cairn_code cairn_conn_dial(struct cairn_tls_files *tls, const char *address,
 					      const struct cairn_hello *own, int64_t timeout_ms,
 					      struct cairn_conn **ret, struct cairn_err *err);
+struct cairn_conn *cairn_conn_new(void);
+CAIRN_CHECKED enum cairn_code cairn_conn_connect(struct cairn_conn *conn,
+						 struct cairn_tls_files *tls, const char *address,
+						 const struct cairn_hello *own, int64_t timeout_ms,
+						 struct cairn_err *err);
 
-/* The server's side of that, of an accepted socket, which it owns from here, also on failure. */
+/* The server's side of that, of an accepted socket, which it owns from here, also on failure: who
+ * is refused is told why, as far as that takes no longer than a moment. */
 CAIRN_CHECKED enum cairn_code cairn_conn_accept(struct cairn_tls_files *tls, int fd,
 						const struct cairn_hello *own, int64_t timeout_ms,
 						struct cairn_conn **ret, struct cairn_err *err);
+CAIRN_CHECKED enum cairn_code cairn_conn_answer(struct cairn_conn *conn,
+						struct cairn_tls_files *tls, int fd,
+						const struct cairn_hello *own, int64_t timeout_ms,
+						struct cairn_err *err);
 
 void cairn_conn_free(struct cairn_conn *conn); /* NULL is fine */
 
@@ -43,7 +55,7 @@ void cairn_conn_free(struct cairn_conn *conn); /* NULL is fine */
 void cairn_conn_interrupt(struct cairn_conn *conn);
 
 /* The other's Hello; and the name in its certificate (its first DNS name, else its common name), ""
- * without TLS. */
+ * without TLS. Of a connection that is connected. */
 const char *cairn_conn_address(const struct cairn_conn *conn);
 const char *cairn_conn_name(const struct cairn_conn *conn);
 const char *cairn_conn_certificate(const struct cairn_conn *conn);
@@ -61,6 +73,10 @@ enum cairn_conn_ready {
 /* wake_fd: -1: none. Interrupted, it is READABLE. */
 enum cairn_conn_ready cairn_conn_wait(struct cairn_conn *conn, int wake_fd, int64_t timeout_ms);
 
+/* It is between two frames, nothing came that is not read, nothing waits to be sent, and it has not
+ * ended, as far as is known here. Does not block. */
+bool cairn_conn_quiet(struct cairn_conn *conn);
+
 CAIRN_CHECKED enum cairn_code cairn_conn_read_head(struct cairn_conn *conn, int64_t timeout_ms,
 						   struct cairn_frame *ret, struct cairn_err *err);
 /* Some bytes of the present frame's payload, at least 1, at most n. */
@@ -77,7 +93,8 @@ CAIRN_CHECKED enum cairn_code cairn_conn_read_message(struct cairn_conn *conn,
 CAIRN_CHECKED enum cairn_code cairn_conn_send_message(struct cairn_conn *conn, uint8_t type,
 						      const ProtobufCMessage *msg,
 						      int64_t timeout_ms, struct cairn_err *err);
-/* A frame's head and raw payload bytes; the payload may follow in more calls of cairn_conn_send. */
+/* A frame's head and raw payload bytes; the payload may follow in more calls of cairn_conn_send.
+ * Its last bytes may wait in the send buffer, too. */
 CAIRN_CHECKED enum cairn_code cairn_conn_send_head(struct cairn_conn *conn,
 						   const struct cairn_frame *frame,
 						   int64_t timeout_ms, struct cairn_err *err);

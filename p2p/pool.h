@@ -26,12 +26,18 @@ CAIRN_CHECKED enum cairn_code cairn_pool_take(struct cairn_pool *pool, const cha
 					      struct cairn_err *err);
 /* reusable: it is between two questions. Owns: consumes *conn. */
 void cairn_pool_give(struct cairn_pool *pool, struct cairn_conn **conn, bool reusable);
+/* Close those that were idle for longer than CAIRN_POOL_IDLE_MS at that (boot) time. It happens by
+ * itself, some time later; tests move the time. */
+void cairn_pool_expire(struct cairn_pool *pool, int64_t at_ns);
 size_t cairn_pool_count(struct cairn_pool *pool); /* idle and taken */
 
 /* ---- the listener ---- */
 
 #define CAIRN_LISTENER_MAX 1024	     /* connections; more are closed at once */
-#define CAIRN_LISTENER_HANDSHAKES 64 /* of these, in their handshake */
+#define CAIRN_LISTENER_HANDSHAKES 64 /* of these, in their handshake; who comes then waits */
+#define CAIRN_LISTENER_STACK (512u << 10)
+#define CAIRN_LISTENER_HANDSHAKE_MS 5000 /* for a handshake ... */
+#define CAIRN_LISTENER_PATIENCE_MS 1000	 /* ... and so long at least, while others wait */
 
 struct cairn_listener;
 
@@ -39,12 +45,16 @@ struct cairn_listener_opts {
 	const char *listen; /* host:port or [v6]:port; port 0 takes a free one */
 	struct cairn_tls_files *tls;
 	const struct cairn_hello *own; /* read at each handshake */
-	/* Serve the connection until it ends; on its own thread. It frees nothing. */
+	/* Serve the connection until it ends; on its own thread, whose stack is
+	 * CAIRN_LISTENER_STACK. It frees nothing. */
 	void (*serve)(void *arg, struct cairn_conn *conn);
 	void *arg;
 };
 
-/* Bound and listening; nothing is accepted before cairn_listener_run. Errors: INVALID_ARGUMENT,
+/* Strangers are logged (ev=peer_refused), at most one in ten seconds, with the number of the
+ * others.
+ *
+ * Bound and listening; nothing is accepted before cairn_listener_run. Errors: INVALID_ARGUMENT,
  * INTERNAL. */
 CAIRN_CHECKED enum cairn_code cairn_listener_new(const struct cairn_listener_opts *opts,
 						 struct cairn_listener **ret,
