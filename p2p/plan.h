@@ -17,7 +17,7 @@
 
 #define CAIRN_SOURCES_MAX 64 /* known of one fill */
 #define CAIRN_OPEN_MAX 10    /* of these, connected at once */
-#define CAIRN_DEPTH_MIN 2    /* pieces asked for of one source, and not here yet ... */
+#define CAIRN_DEPTH_MIN 1    /* pieces asked for of one source, and not here yet ... */
 #define CAIRN_DEPTH_MAX 8    /* ... more, the faster it is */
 
 struct cairn_plan;
@@ -46,6 +46,9 @@ enum cairn_plan_end {
 /* Somebody says that it has it (whole) or is getting it. Again is fine. False: no room for it, and
  * it is worse than those known. */
 bool cairn_plan_learn(struct cairn_plan *plan, uint32_t source, bool whole, int64_t now_ms);
+/* How many to connect with at once, CAIRN_OPEN_MAX at first and at most (p2p/policy.h says how
+ * many). Those that are connected stay. */
+void cairn_plan_set_open(struct cairn_plan *plan, uint32_t open);
 /* Whom to connect with now: false: nobody. It counts as opening until opened or closed. */
 bool cairn_plan_next_source(struct cairn_plan *plan, int64_t now_ms, uint32_t *ret);
 void cairn_plan_opened(struct cairn_plan *plan, uint32_t source, int64_t now_ms);

@@ -23,6 +23,7 @@
 
 #include "base/log.h"
 #include "cache/cache.h"
+#include "support/random.h"
 #include "support/tmp.h"
 
 #define UNUSED __attribute__((unused))
@@ -309,23 +310,5 @@ static UNUSED size_t count_files(struct store *s, const char *sub)
 		while (!(condition) && --left_ > 0) nanosleep(&nap_, NULL);                        \
 		if (left_ <= 0) fail_msg("never: %s", #condition);                                 \
 	} while (0)
-
-/* The seed of a random test: CAIRN_SEED, or the time; always printed. */
-static UNUSED uint64_t test_seed(void)
-{
-	const char *given = getenv("CAIRN_SEED");
-	uint64_t seed = given != NULL ? strtoull(given, NULL, 0) : (uint64_t)time(NULL);
-	print_message("CAIRN_SEED=%llu\n", (unsigned long long)seed);
-	return seed;
-}
-
-static UNUSED uint64_t next_random(uint64_t *x)
-{
-	*x += 0x9e3779b97f4a7c15u;
-	uint64_t z = *x;
-	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-	z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-	return z ^ (z >> 31);
-}
 
 #endif
