@@ -12,7 +12,8 @@
  * sees the same version for too long takes it over by naming that version.
  *
  * A directory that cannot be reached answers UNAVAILABLE or DEADLINE_EXCEEDED, and recovers by
- * itself: what was announced is said again.
+ * itself: what was announced is said again. What was asked may have been done all the same, a grant
+ * given: leave ends it.
  *
  * Threads: any; the calls that take timeout_ms block so long at most, the others do not block. */
 #ifndef CAIRN_P2P_DIRECTORY_H
