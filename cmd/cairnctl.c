@@ -21,9 +21,10 @@
 #define OPTIONS_MAX 24 /* of one verb, with those of all */
 
 static const struct ctl_verb *const verbs[] = {
-	&ctl_status, &ctl_ls,	  &ctl_explain, &ctl_versions, &ctl_preheat,
-	&ctl_jobs,   &ctl_cancel, &ctl_gc,	&ctl_prune,    &ctl_pin,
-	&ctl_unpin,  &ctl_verify, &ctl_import,	&ctl_export,   &ctl_containerd_config,
+	&ctl_status,  &ctl_ls,	   &ctl_explain, &ctl_versions,
+	&ctl_preheat, &ctl_jobs,   &ctl_cancel,	 &ctl_gc,
+	&ctl_prune,   &ctl_pin,	   &ctl_unpin,	 &ctl_verify,
+	&ctl_peers,   &ctl_import, &ctl_export,	 &ctl_containerd_config,
 };
 
 /* Why a write to standard output failed, if that was in mid-stream: later calls change errno. */

@@ -34,8 +34,8 @@ struct ctl_verb {
 };
 
 extern const struct ctl_verb ctl_status, ctl_ls, ctl_explain, ctl_versions, ctl_gc, ctl_prune,
-	ctl_preheat, ctl_jobs, ctl_cancel, ctl_pin, ctl_unpin, ctl_verify, ctl_import, ctl_export,
-	ctl_containerd_config;
+	ctl_preheat, ctl_jobs, ctl_cancel, ctl_pin, ctl_unpin, ctl_verify, ctl_peers, ctl_import,
+	ctl_export, ctl_containerd_config;
 
 /* The next option of a verb: its own value, or -1 at the end (optind is the first argument).
  * Handles --socket, --json, --help (exits 0) and --version (exits 0) itself; what is wrong is told,
@@ -77,6 +77,7 @@ json_t *ctl_json_strings(char **list, size_t n);
 json_t *ctl_json_text(const char *text);
 json_t *ctl_json_time(const Cairn__Wire__Timestamp *ts);	  /* null for NULL */
 json_t *ctl_json_gc_summary(const Cairn__V1__GcSummary *summary); /* null for NULL */
+json_t *ctl_json_swarm(const Cairn__V1__Swarm *swarm);		  /* null for NULL */
 const char *ctl_state_name(Cairn__V1__BlobState state);
 
 int64_t ctl_seconds(const Cairn__Wire__Timestamp *ts); /* 0 for NULL */
@@ -85,6 +86,7 @@ int64_t ctl_seconds(const Cairn__Wire__Timestamp *ts); /* 0 for NULL */
 void ctl_print_field(const struct ctl *ctl, const char *key, const char *value);
 void ctl_print_size(const struct ctl *ctl, const char *key, int64_t bytes);
 void ctl_print_blobs(const struct ctl *ctl, const char *key, int64_t blobs, int64_t bytes);
+void ctl_print_swarm(const struct ctl *ctl, const Cairn__V1__Swarm *swarm); /* NULL is fine */
 void ctl_print_time(const struct ctl *ctl, const char *key, const Cairn__Wire__Timestamp *ts);
 
 #endif

@@ -24,9 +24,9 @@ struct blob {
 	const char *digest;
 	int64_t size, done;
 	Cairn__V1__JobState state;
-	bool pull;   /* containerd was getting it */
-	char *error; /* NULL: none */
-	char text[]; /* of digest */
+	const char *note; /* how it comes, if not from its registry */
+	char *error;	  /* NULL: none */
+	char text[];	  /* of digest */
 };
 
 struct follow {
@@ -79,6 +79,12 @@ static void free_blob(void *memory)
 	free(blob);
 }
 
+static const char *note_of(const char *source)
+{
+	if (strcmp(source, "pull") == 0) return "by containerd";
+	return strcmp(source, "peers") == 0 ? "from peers" : "";
+}
+
 static void take_blob(struct follow *f, const Cairn__V1__JobBlob *b)
 {
 	struct blob *blob = blob_of(f, b->digest);
@@ -86,7 +92,7 @@ static void take_blob(struct follow *f, const Cairn__V1__JobBlob *b)
 	blob->size = b->size;
 	blob->done = b->done;
 	blob->state = b->state;
-	blob->pull = strcmp(b->source, "pull") == 0;
+	blob->note = note_of(b->source);
 	free(blob->error);
 	blob->error = b->error[0] != '\0' ? must(strdup(b->error)) : NULL;
 	if (f->ctl->json) {
@@ -121,6 +127,11 @@ static void take_image(struct follow *f, size_t i, const Cairn__V1__JobImage *im
 	}
 }
 
+static int64_t bytes_got(const Cairn__V1__Job *job)
+{
+	return job->bytes_fetched + job->bytes_from_peers;
+}
+
 static void take_job(struct follow *f, const Cairn__V1__Job *job)
 {
 	if (job->n_images > f->n_images) {
@@ -133,7 +144,7 @@ static void take_job(struct follow *f, const Cairn__V1__Job *job)
 	for (size_t i = 0; i < job->n_images; i++) take_image(f, i, job->images[i]);
 	if (f->ctl->json) ctl_print_json(ctl_json_job(job));
 	/* What was here at first, or comes by others, says nothing of how fast it goes. */
-	ctl_rate_add(&f->progress.rate, ctl_now_ns(), job->bytes_fetched);
+	ctl_rate_add(&f->progress.rate, ctl_now_ns(), bytes_got(job));
 }
 
 /* ---- progress ---- */
@@ -141,7 +152,7 @@ static void take_job(struct follow *f, const Cairn__V1__Job *job)
 static int64_t seconds_left(const struct follow *f, const Cairn__V1__Job *job)
 {
 	return ctl_rate_left(&f->progress.rate,
-			     job->bytes_fetched + job->bytes_total - job->bytes_done);
+			     bytes_got(job) + job->bytes_total - job->bytes_done);
 }
 
 static void format_job(const struct follow *f, const Cairn__V1__Job *job, size_t width,
@@ -172,8 +183,8 @@ static void draw(struct follow *f, const Cairn__V1__Job *job)
 	for (size_t i = 0; i < f->n_blobs && n < bars; i++) {
 		const struct blob *b = f->blobs[i];
 		if (b->state != CAIRN__V1__JOB_STATE__RUNNING) continue;
-		ctl_format_blob(b->digest, b->done, b->size, b->pull ? "by containerd" : "",
-				columns - 1, lines[n], LINE_LIMIT);
+		ctl_format_blob(b->digest, b->done, b->size, b->note, columns - 1, lines[n],
+				LINE_LIMIT);
 		n++;
 	}
 	format_job(f, job, columns - 1, lines[n++]);
@@ -195,7 +206,7 @@ static void show_line(struct follow *f, const Cairn__V1__Job *job)
 
 static void print_summary(const struct ctl *ctl, const Cairn__V1__Job *job)
 {
-	char size[CTL_TEXT], fetched[CTL_TEXT], took[CTL_TEXT];
+	char size[CTL_TEXT], fetched[CTL_TEXT], peers[CTL_TEXT], took[CTL_TEXT];
 	const int64_t seconds = ctl_seconds(job->ended_at) - ctl_seconds(job->started_at);
 	if (ctl->json) return; /* told when it came */
 	if (!ctl->terminal) {
@@ -210,6 +221,9 @@ static void print_summary(const struct ctl *ctl, const Cairn__V1__Job *job)
 	       (long long)job->blobs_done, (long long)job->blobs_total,
 	       ctl_format_bytes(job->bytes_done, size),
 	       ctl_format_bytes(job->bytes_fetched, fetched));
+	if (job->bytes_from_peers > 0) {
+		printf(", %s from peers", ctl_format_bytes(job->bytes_from_peers, peers));
+	}
 	if (job->started_at != NULL && job->ended_at != NULL) {
 		printf(", in %s", ctl_format_span(seconds > 0 ? seconds : 1, took));
 	}

@@ -26,6 +26,18 @@ const char *ctl_format_bytes(int64_t bytes, char buf[static CTL_TEXT])
 	return buf;
 }
 
+const char *ctl_format_traffic(int64_t bytes, int64_t per_s, char buf[static CTL_TRAFFIC])
+{
+	char all[CTL_TEXT], rate[CTL_TEXT];
+	ctl_format_bytes(bytes, all);
+	if (per_s <= 0) {
+		snprintf(buf, CTL_TRAFFIC, "%s", all);
+	} else {
+		snprintf(buf, CTL_TRAFFIC, "%s (%s/s)", all, ctl_format_bytes(per_s, rate));
+	}
+	return buf;
+}
+
 const char *ctl_format_span(int64_t s, char buf[static CTL_TEXT])
 {
 	if (s < 1) {

@@ -14,6 +14,10 @@
 /* "512 B", "1.5 KiB", "20.0 MiB" */
 const char *ctl_format_bytes(int64_t bytes, char buf[static CTL_TEXT]);
 
+/* "20.0 MiB", and, if any move now, " (1.5 MiB/s)" */
+#define CTL_TRAFFIC (2 * CTL_TEXT)
+const char *ctl_format_traffic(int64_t bytes, int64_t per_s, char buf[static CTL_TRAFFIC]);
+
 /* "7 s", "5 min", "3 h", "12 d"; "now" for less than a second */
 const char *ctl_format_span(int64_t seconds, char buf[static CTL_TEXT]);
 

@@ -53,7 +53,7 @@ json_t *ctl_json_job(const Cairn__V1__Job *job)
 {
 	return json_pack(
 		"{s:s, s:o, s:s, s:o, s:o, s:o, s:o, s:i, s:{s:I, s:I}, s:{s:I, s:I}, "
-		"s:{s:I, s:I, s:I}, s:o}",
+		"s:{s:I, s:I, s:I, s:I}, s:o}",
 		"type", "job", "id", ctl_json_text(job->id), "state", ctl_job_state(job->state),
 		"created", ctl_json_time(job->created_at), "started",
 		ctl_json_time(job->started_at), "ended", ctl_json_time(job->ended_at), "platforms",
@@ -61,7 +61,8 @@ json_t *ctl_json_job(const Cairn__V1__Job *job)
 		"images", "done", (json_int_t)ctl_job_images_done(job), "total",
 		(json_int_t)job->n_images, "blobs", "done", (json_int_t)job->blobs_done, "total",
 		(json_int_t)job->blobs_total, "bytes", "done", (json_int_t)job->bytes_done, "total",
-		(json_int_t)job->bytes_total, "fetched", (json_int_t)job->bytes_fetched, "error",
+		(json_int_t)job->bytes_total, "fetched", (json_int_t)job->bytes_fetched,
+		"from_peers", (json_int_t)job->bytes_from_peers, "error",
 		ctl_json_text(job->error));
 }
 
@@ -133,6 +134,7 @@ static void print_amounts(const struct ctl *ctl, const Cairn__V1__Job *job)
 		 ctl_format_bytes(job->bytes_total, total));
 	ctl_print_field(ctl, "blobs", text);
 	ctl_print_size(ctl, "fetched", job->bytes_fetched);
+	ctl_print_size(ctl, "from peers", job->bytes_from_peers);
 }
 
 static void print_head(const struct ctl *ctl, const Cairn__V1__Job *job)

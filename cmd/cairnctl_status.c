@@ -34,7 +34,7 @@ static json_t *json_status(const Cairn__V1__StatusResponse *r)
 {
 	return json_pack(
 		"{s:s, s:o, s:o, s:o, s:{s:I, s:I}, s:{s:I, s:I}, s:I, s:{s:I, s:I}, s:{s:I, s:I}, "
-		"s:o, s:o}",
+		"s:o, s:o, s:o}",
 		"version", r->version, "state_dir", ctl_json_text(r->state_dir), "listen",
 		ctl_json_text(r->listen), "started", ctl_json_time(r->started_at), "referenced",
 		"blobs", (json_int_t)r->referenced_blobs, "bytes", (json_int_t)r->referenced_bytes,
@@ -43,7 +43,7 @@ static json_t *json_status(const Cairn__V1__StatusResponse *r)
 		"open", (json_int_t)r->ingests, "bytes", (json_int_t)r->ingest_bytes, "disk",
 		"total_bytes", (json_int_t)r->disk_total_bytes, "free_bytes",
 		(json_int_t)r->disk_free_bytes, "containerd", json_runtime(r->runtime), "gc",
-		json_gc(r->gc));
+		json_gc(r->gc), "p2p", ctl_json_swarm(r->swarm));
 }
 
 static void print_number(const struct ctl *ctl, const char *key, int64_t n)
@@ -148,6 +148,7 @@ static void print_status(const struct ctl *ctl, const Cairn__V1__StatusResponse 
 	ctl_print_size(ctl, "disk free", r->disk_free_bytes);
 	print_gc(ctl, r->gc);
 	print_runtime(ctl, r->runtime);
+	ctl_print_swarm(ctl, r->swarm);
 	if (!ctl->terminal) return;
 	if (r->damaged_blobs > 0) printf("\nSome blobs are damaged: cairnctl ls --damaged\n");
 	if (r->gc != NULL && r->gc->unrelieved) {
@@ -187,9 +188,16 @@ const struct ctl_verb ctl_status = {
 		"disk\n"
 		"against the watermarks of garbage collection, its last pass, and what cairnd "
 		"knows of\n"
-		"containerd. In a pipe: a name, a tab, and the value a line, sizes in bytes; a "
-		"watermark\n"
-		"is followed by the bytes above it, \"last gc\" has when, trigger, blobs and "
-		"bytes.",
+		"containerd, and of other nodes: blobs that come from them (a fill), with who may "
+		"fetch\n"
+		"the blob from its registry (the grant), and those that go to them (an upload). In "
+		"a pipe:\n"
+		"a name, a tab, and the value a line, sizes in bytes; a watermark is followed by "
+		"the bytes\n"
+		"above it, \"last gc\" has when, trigger, blobs and bytes; a fill digest, state, "
+		"bytes here,\n"
+		"bytes in all, grant (free, queued, running), its node, peers it comes from and "
+		"bytes a\n"
+		"second; an upload digest, peer, bytes and bytes a second.",
 	.run = run_status,
 };

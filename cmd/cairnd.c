@@ -1,8 +1,8 @@
 /* cairnd: options, and wiring of the parts.
  *
  * Order up: signals, limits, store (which takes the lock before anything else is touched), rpc, the
- * view of containerd, services, HTTP, sockets. Down in reverse; a worker's job may outlive its
- * call, so the store is closed only when rpc's threads are gone. */
+ * view of containerd, swarm, services, HTTP, sockets. Down in reverse; a worker's job may outlive
+ * its call, so the store is closed only when rpc's threads are gone. */
 #include <errno.h>
 #include <getopt.h>
 #include <malloc.h>
@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "cache/cache.h"
 #include "cmd/cairnd_notify.h"
+#include "cmd/cairnd_swarm.h"
 #include "cmd/cairnd_trim.h"
 #include "config/config.h"
 #include "oci/registry.h"
@@ -35,6 +36,7 @@ struct daemon {
 	struct cairn_gc *gc;
 	struct cairn_fills *fills;
 	struct cairn_registry *registry;
+	struct cairnd_swarm p2p;
 	struct cairn_preheat *preheat;
 	struct cairn_rpc_server *server;
 	struct cairn_http *http;
@@ -58,7 +60,7 @@ static const char usage[] =
 	"  --help           print this and exit\n"
 	"\n"
 	"SIGTERM and SIGINT end it in good order within the configured `drain`; SIGHUP\n"
-	"opens the file of `gc.log` anew.\n";
+	"opens the file of `gc.log` anew and reads the certificates of `p2p.tls` again.\n";
 
 /* ---- configuration ----------------------------------------------------------------------------*/
 
@@ -157,6 +159,13 @@ static enum cairn_code open_store(struct daemon *d, struct cairn_err *err)
 	return cairn_cache_open(&opts, &d->cache, err);
 }
 
+static void saw_images(void *arg, const struct cairn_listed_image *images, size_t n)
+{
+	struct daemon *d = arg;
+	cairn_gc_on_images(d->cache, images, n);
+	cairn_share_on_images(d->p2p.share, images, n);
+}
+
 static enum cairn_code start_runtime(struct daemon *d, struct cairn_err *err)
 {
 	struct cairn_runtime_opts opts = {
@@ -166,8 +175,8 @@ static enum cairn_code start_runtime(struct daemon *d, struct cairn_err *err)
 		/* Each pass of garbage collection has it listed: so this is for when there is none.
 		 */
 		.interval_ms = 2 * d->config.gc.interval,
-		.on_images = cairn_gc_on_images,
-		.on_images_arg = d->cache,
+		.on_images = saw_images,
+		.on_images_arg = d,
 	};
 	return cairn_runtime_start(&opts, &d->runtime, err);
 }
@@ -229,6 +238,10 @@ static enum cairn_code start_preheat(struct daemon *d, struct cairn_err *err)
 		.fills = d->fills,
 		.gc = d->gc,
 		.registry = d->registry,
+		.swarm = d->p2p.swarm,
+		.stall_ms = d->config.p2p.stall,
+		.min_rate = d->config.p2p.min_rate,
+		.share = d->p2p.share,
 		.containerd = cairn_runtime_channel(d->runtime),
 		.state_dir = d->config.state_dir,
 		.owners = d->config.containerd.sharing_by_namespace,
@@ -242,9 +255,12 @@ static void add_services(struct daemon *d)
 		.cache = d->cache,
 		.runtime = d->runtime,
 		.gc = d->gc,
+		.share = d->p2p.share,
 		.prefill = d->config.containerd.prefill,
 		.owners_only = d->config.containerd.sharing_by_namespace,
-		.fills = d->config.containerd.swarm_wait ? d->fills : NULL,
+		.waits = d->config.containerd.swarm_wait,
+		.fills = d->fills,
+		.swarm = d->p2p.swarm,
 		.stall_ms = d->config.p2p.stall,
 		.min_rate = d->config.p2p.min_rate,
 	};
@@ -253,6 +269,7 @@ static void add_services(struct daemon *d)
 		.runtime = d->runtime,
 		.gc = d->gc,
 		.preheat = d->preheat,
+		.swarm = d->p2p.swarm,
 		.clock = &cairn_clock_system,
 		.version = CAIRN_VERSION,
 		.state_dir = d->config.state_dir,
@@ -278,6 +295,9 @@ static enum cairn_code start_http(struct daemon *d, struct cairn_err *err)
 		.server = d->server,
 		.runtime = d->runtime,
 		.gc = d->gc,
+		.content = &d->content,
+		.fills = d->fills,
+		.swarm = d->p2p.swarm,
 		.health = &d->health,
 		.version = CAIRN_VERSION,
 		.started_ns = d->started_ns,
@@ -289,9 +309,11 @@ static enum cairn_code start(struct daemon *d, struct cairn_err *err)
 {
 	enum cairn_code rc = open_store(d, err);
 	if (rc == CAIRN_OK) rc = cairn_rpc_new(&(struct cairn_rpc_opts){0}, &d->rpc, err);
+	if (rc == CAIRN_OK) rc = cairnd_share_new(&d->p2p, &d->config, d->cache, d->rpc, err);
 	if (rc == CAIRN_OK) rc = start_runtime(d, err);
 	if (rc == CAIRN_OK) rc = start_gc(d, err);
 	if (rc == CAIRN_OK) rc = open_registries(d, err);
+	if (rc == CAIRN_OK) rc = cairnd_swarm_start(&d->p2p, &d->config, d->cache, d->rpc, err);
 	if (rc == CAIRN_OK) rc = start_preheat(d, err);
 	if (rc == CAIRN_OK) rc = cairn_rpc_server_new(d->rpc, &d->server, err);
 	if (rc == CAIRN_OK) add_services(d);
@@ -314,6 +336,7 @@ static void stop(struct daemon *d)
 	cairn_gc_cancel(d->gc);
 	if (d->runtime != NULL) cairn_runtime_cancel(d->runtime);
 	cairn_preheat_cancel_all(d->preheat);
+	cairn_swarm_cancel(d->p2p.swarm);
 	if (d->serving) {
 		size_t cut = cairn_rpc_server_drain(d->server, d->config.drain);
 		cairn_log(cut > 0 ? CAIRN_LOG_WARN : CAIRN_LOG_INFO, "drained",
@@ -323,6 +346,9 @@ static void stop(struct daemon *d)
 	cairn_preheat_stop(d->preheat);
 	cairn_gc_stop(d->gc);
 	cairn_runtime_stop(d->runtime);
+	cairn_share_stop(d->p2p.share);
+	cairn_swarm_stop(d->p2p.swarm);
+	cairn_share_free(d->p2p.share);
 	cairn_rpc_server_free(d->server);
 	cairn_rpc_free(d->rpc);
 	cairn_fills_free(d->fills);
@@ -345,14 +371,15 @@ static void log_ready(const struct daemon *d)
 }
 
 /* Until it is time to stop. */
-static void serve(const struct daemon *d, const sigset_t *signals)
+static void serve(struct daemon *d, const sigset_t *signals)
 {
 	for (;;) {
 		int sig = 0;
 		if (sigwait(signals, &sig) != 0) continue;
 		cairn_log(CAIRN_LOG_INFO, "signal", CAIRN_STR("name", sigabbrev_np(sig)));
 		if (sig != SIGHUP) return;
-		cairn_gc_reopen_log(d->gc); /* nothing else is read again in this version */
+		cairn_gc_reopen_log(d->gc);
+		cairnd_swarm_reload(&d->p2p); /* nothing else is read again in this version */
 	}
 }
 

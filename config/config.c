@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "config/check.h"
 #include "config/tree.h"
 #include "config/value.h"
 
@@ -53,7 +54,7 @@ static const struct key keys[] = {
 	/* sockaddr_un has room for 107 bytes */
 	{"listen", TYPE_PATH, "/run/cairn/cairn.sock", NULL, 1, 107, AT(listen), false},
 	{"drain", TYPE_DURATION, "10s", "0s to 10m", 0, 600 * MS_S, AT(drain), false},
-	{"node.name", TYPE_STRING, "", "a name", 0, 253, AT(node.name), true},
+	{"node.name", TYPE_STRING, "", "a name", 0, 253, AT(node.name), false},
 	{"node.labels", TYPE_MAP, NULL, NULL, 0, 0, AT(node.labels), true},
 	{"containerd.address", TYPE_PATH_OR_NONE, "/run/containerd/containerd.sock", NULL, 0, 107,
 	 AT(containerd.address), false},
@@ -71,28 +72,29 @@ static const struct key keys[] = {
 	{"gc.keep_versions_for", TYPE_DURATION, "168h", "0s to 87600h", 0, 87600 * MS_H,
 	 AT(gc.keep_versions_for), false},
 	{"gc.log", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(gc.log), false},
-	{"p2p.listen", TYPE_HOST_OR_NONE, "", NULL, 0, 300, AT(p2p.listen), true},
-	{"p2p.advertise", TYPE_HOST_OR_NONE, "", NULL, 0, 300, AT(p2p.advertise), true},
-	{"p2p.tls.ca", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.tls.ca), true},
-	{"p2p.tls.cert", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.tls.cert), true},
-	{"p2p.tls.key", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.tls.key), true},
+	{"p2p.listen", TYPE_HOST_OR_NONE, "", NULL, 0, 300, AT(p2p.listen), false},
+	{"p2p.advertise", TYPE_HOST_OR_NONE, "", NULL, 0, 300, AT(p2p.advertise), false},
+	{"p2p.tls.ca", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.tls.ca), false},
+	{"p2p.tls.cert", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.tls.cert), false},
+	{"p2p.tls.key", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.tls.key), false},
 	{"p2p.admins", TYPE_LIST, NULL, NULL, 0, 0, AT(p2p.admins), true},
-	{"p2p.directory", TYPE_CHOICE, "static", "static|etcd", 0, 0, AT(p2p.directory_etcd), true},
-	{"p2p.peers", TYPE_LIST, NULL, NULL, 0, 0, AT(p2p.peers), true},
-	{"p2p.etcd.endpoints", TYPE_LIST, NULL, NULL, 0, 0, AT(p2p.etcd.endpoints), true},
-	{"p2p.etcd.prefix", TYPE_PATH, "/cairn/", NULL, 1, 1024, AT(p2p.etcd.prefix), true},
-	{"p2p.etcd.ca", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.etcd.ca), true},
-	{"p2p.etcd.cert", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.etcd.cert), true},
-	{"p2p.etcd.key", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.etcd.key), true},
-	{"p2p.share.allow", TYPE_LIST, "*", NULL, 0, 0, AT(p2p.share.allow), true},
-	{"p2p.share.deny", TYPE_LIST, NULL, NULL, 0, 0, AT(p2p.share.deny), true},
-	{"p2p.upload_limit", TYPE_SIZE, "0", ANY_SIZE, 0, UINT64_MAX, AT(p2p.upload_limit), true},
+	{"p2p.directory", TYPE_CHOICE, "static", "static|etcd", 0, 0, AT(p2p.directory_etcd),
+	 false},
+	{"p2p.peers", TYPE_LIST, NULL, NULL, 0, 0, AT(p2p.peers), false},
+	{"p2p.etcd.endpoints", TYPE_LIST, NULL, NULL, 0, 0, AT(p2p.etcd.endpoints), false},
+	{"p2p.etcd.prefix", TYPE_PATH, "/cairn/", NULL, 1, 1024, AT(p2p.etcd.prefix), false},
+	{"p2p.etcd.ca", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.etcd.ca), false},
+	{"p2p.etcd.cert", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.etcd.cert), false},
+	{"p2p.etcd.key", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.etcd.key), false},
+	{"p2p.share.allow", TYPE_LIST, "*", NULL, 0, 0, AT(p2p.share.allow), false},
+	{"p2p.share.deny", TYPE_LIST, NULL, NULL, 0, 0, AT(p2p.share.deny), false},
+	{"p2p.upload_limit", TYPE_SIZE, "0", ANY_SIZE, 0, UINT64_MAX, AT(p2p.upload_limit), false},
 	{"p2p.download_limit", TYPE_SIZE, "0", ANY_SIZE, 0, UINT64_MAX, AT(p2p.download_limit),
 	 false},
-	{"p2p.decide", TYPE_DURATION, "20ms", "1ms to 10s", 1, 10 * MS_S, AT(p2p.decide), true},
+	{"p2p.decide", TYPE_DURATION, "20ms", "1ms to 10s", 1, 10 * MS_S, AT(p2p.decide), false},
 	{"p2p.stall", TYPE_DURATION, "5s", "100ms to 60s", 100, 60 * MS_S, AT(p2p.stall), false},
 	{"p2p.min_rate", TYPE_SIZE, "1MiB", ANY_SIZE, 0, UINT64_MAX, AT(p2p.min_rate), false},
-	{"p2p.max_grants", TYPE_INT, "3", "1 to 1000", 1, 1000, AT(p2p.max_grants), true},
+	{"p2p.max_grants", TYPE_INT, "3", "1 to 1000", 1, 1000, AT(p2p.max_grants), false},
 	{"registries.docker_config", TYPE_PATH_OR_NONE, "", NULL, 0, 3072,
 	 AT(registries.docker_config), false},
 	{"registries.hosts", TYPE_REGISTRIES, NULL, NULL, 0, 0, AT(registries), false},
@@ -478,38 +480,6 @@ static void note_without_effect(struct cairn_config *config)
 	cairn_config_fini(&defaults);
 }
 
-/* What one key alone cannot tell. */
-static enum cairn_code check_marks(struct reader *r)
-{
-	const struct cairn_config_amount *high = &r->config->gc.high_watermark;
-	const struct cairn_config_amount *low = &r->config->gc.low_watermark;
-	const struct cairn_config_amount *min_free = &r->config->gc.min_free;
-	if (high->is_percent != low->is_percent) {
-		return cairn_err_set(r->err, CAIRN_INVALID_ARGUMENT,
-				     "%s: gc.high_watermark is %s and gc.low_watermark is %s; "
-				     "allowed: both shares such as 80%%, or both sizes such as "
-				     "200GiB (set both)",
-				     r->name, high->is_percent ? "a share" : "a size",
-				     low->is_percent ? "a share" : "a size");
-	}
-	if (low->value > high->value) {
-		return cairn_err_set(r->err, CAIRN_INVALID_ARGUMENT,
-				     "%s: gc.low_watermark is above gc.high_watermark; allowed: "
-				     "at most as much",
-				     r->name);
-	}
-	/* The default is no wish of anybody's. */
-	if (r->min_free_set && high->is_percent && min_free->is_percent &&
-	    min_free->value > 100 - high->value) {
-		return cairn_err_set(r->err, CAIRN_INVALID_ARGUMENT,
-				     "%s: gc.min_free is %d%%, but with gc.high_watermark at "
-				     "%d%% that is never kept free; allowed: at most %d%%",
-				     r->name, (int)min_free->value, (int)high->value,
-				     (int)(100 - high->value));
-	}
-	return CAIRN_OK;
-}
-
 enum cairn_code cairn_config_parse(const char *name, const char *text, size_t len,
 				   struct cairn_config *ret, struct cairn_err *err)
 {
@@ -530,7 +500,7 @@ enum cairn_code cairn_config_parse(const char *name, const char *text, size_t le
 			     ? read_section(&r, root, "")
 			     : bad_value(&r, root, "the file", "a map of keys");
 	}
-	if (rc == CAIRN_OK) rc = check_marks(&r);
+	if (rc == CAIRN_OK) rc = cairn_config_check(name, &config, r.min_free_set, err);
 	cairn_tree_free(root);
 	if (rc) {
 		cairn_config_fini(&config);

@@ -109,4 +109,7 @@ CAIRN_CHECKED enum cairn_code cairn_config_load(const char *path, struct cairn_c
 
 void cairn_config_fini(struct cairn_config *config);
 
+/* Is the host of host:port one that only this machine reaches: 127.0.0.0/8, ::1 or localhost? */
+bool cairn_config_is_loopback(const char *address);
+
 #endif

@@ -24,6 +24,7 @@ struct manifest_job {
 	struct cairn_ask ask;
 	struct cairn_digest want;     /* alg 0: not known before */
 	struct cairn_digest resolved; /* HEAD: what the header says; alg 0: nothing */
+	uint64_t told_len;	      /* likewise of the length; 0: nothing */
 	char *json;
 	size_t len, cap;
 	struct cairn_digest digest;
@@ -188,6 +189,7 @@ static enum cairn_code end_head(void *arg, const struct cairn_http_answer *answe
 {
 	struct manifest_job *job = arg;
 	job->resolved = header_digest(answer);
+	job->told_len = answer->has_length ? answer->length : 0;
 	if (job->want.alg == 0 || job->resolved.alg == 0 ||
 	    cairn_digest_equal(&job->want, &job->resolved)) {
 		return CAIRN_OK;
@@ -198,7 +200,7 @@ static enum cairn_code end_head(void *arg, const struct cairn_http_answer *answe
 enum cairn_code cairn_registry_resolve(struct cairn_registry_session *session,
 				       const struct cairn_reference *ref,
 				       const struct cairn_go_on *go_on, struct cairn_digest *ret,
-				       struct cairn_err *err)
+				       uint64_t *ret_size, struct cairn_err *err)
 {
 	struct manifest_job job;
 	char name[CAIRN_DIGEST_STR];
@@ -214,6 +216,7 @@ enum cairn_code cairn_registry_resolve(struct cairn_registry_session *session,
 	enum cairn_code code = cairn_ask(&job.ask, err);
 	if (code == CAIRN_OK && job.resolved.alg != 0) {
 		*ret = job.resolved;
+		*ret_size = job.told_len;
 		return CAIRN_OK;
 	}
 	/* As containerd does where HEAD is not known, or tells too little. */
@@ -221,6 +224,7 @@ enum cairn_code cairn_registry_resolve(struct cairn_registry_session *session,
 	code = get_named(session, ref, &want, go_on, &manifest, err);
 	if (code != CAIRN_OK) return code;
 	*ret = manifest.digest;
+	*ret_size = manifest.len;
 	free(manifest.json);
 	return CAIRN_OK;
 }

@@ -102,11 +102,11 @@ CAIRN_CHECKED enum cairn_code cairn_registry_get_manifest(struct cairn_registry_
 							  struct cairn_err *err);
 
 /* What the tag stands for now (without a tag: whether the digest is there), without its bytes: one
- * HEAD; where that tells no digest, a GET follows. */
+ * HEAD; where that tells no digest, a GET follows. *ret_size: of the manifest; 0: not told. */
 CAIRN_CHECKED enum cairn_code cairn_registry_resolve(struct cairn_registry_session *session,
 						     const struct cairn_reference *ref,
 						     const struct cairn_go_on *go_on,
-						     struct cairn_digest *ret,
+						     struct cairn_digest *ret, uint64_t *ret_size,
 						     struct cairn_err *err);
 
 /* The bytes of the last answer were not what their digest says: the mirror that sent them, if it

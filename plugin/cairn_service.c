@@ -51,6 +51,7 @@ static enum cairn_code status(void *arg, struct cairn_call *call, const void *re
 	response->disk_free_bytes = (int64_t)stats.disk_free_bytes;
 	status_of_runtime(service, call, response);
 	response->gc = cairn_service_gc_status(service, call);
+	response->swarm = cairn_service_swarm_status(service, call);
 	return CAIRN_OK;
 }
 
@@ -198,6 +199,8 @@ static const struct cairn_method methods[] = {
 	 .response = &cairn__v1__unpin_response__descriptor, .unary = cairn_service_unpin},
 	{METHOD("Explain"), .request = &cairn__v1__explain_request__descriptor,
 	 .response = &cairn__v1__explain_response__descriptor, .unary = explain},
+	{METHOD("ListPeers"), .request = &cairn__v1__list_peers_request__descriptor,
+	 .server_stream = cairn_service_list_peers},
 	{METHOD("Verify"), .request = &cairn__v1__verify_request__descriptor,
 	 .server_stream = cairn_service_verify},
 	{METHOD("Import"), .request = &cairn__v1__import_request__descriptor,

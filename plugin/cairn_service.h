@@ -1,5 +1,6 @@
-/* The handlers of cairn.v1.Cairn that are long jobs (plugin/cairn_service_jobs.c), and those of
- * garbage collection (plugin/cairn_service_gc.c, plugin/cairn_service_keep.c). */
+/* The handlers of cairn.v1.Cairn that are long jobs (plugin/cairn_service_jobs.c), those of
+ * garbage collection (plugin/cairn_service_gc.c, plugin/cairn_service_keep.c), and of the swarm
+ * (plugin/cairn_service_swarm.c). */
 #ifndef CAIRN_PLUGIN_CAIRN_SERVICE_H
 #define CAIRN_PLUGIN_CAIRN_SERVICE_H
 
@@ -32,12 +33,18 @@ enum cairn_code cairn_service_list_jobs(void *service, struct cairn_call *call, 
 					struct cairn_err *err);
 enum cairn_code cairn_service_get_job(void *service, struct cairn_call *call, const void *request,
 				      struct cairn_err *err);
+enum cairn_code cairn_service_list_peers(void *service, struct cairn_call *call,
+					 const void *request, struct cairn_err *err);
 cairn_unary_fn cairn_service_cancel_job;
 cairn_unary_fn cairn_service_pin, cairn_service_unpin;
 
 /* The state of garbage collection as a message, in the call's memory. Asks the disk. */
 Cairn__V1__Gc *cairn_service_gc_status(struct cairn_admin_service *service,
 				       struct cairn_call *call);
+
+/* The state of the swarm likewise; NULL: there is none. Memory only. */
+Cairn__V1__Swarm *cairn_service_swarm_status(struct cairn_admin_service *service,
+					     struct cairn_call *call);
 
 /* The image name that text means: as it is, if the history has it; else in full, with the default
  * registry and tag. Errors: INVALID_ARGUMENT (it is no reference). */

@@ -13,6 +13,17 @@
 
 static_assert(CAIRN_CONTENT_READ_PIECE + 64 < CAIRN_RPC_MESSAGE_MAX, "a piece fits a message");
 
+const char *cairn_content_source_name(enum cairn_content_source source)
+{
+	static const char *const names[CAIRN_FROM_ENDS] = {
+		[CAIRN_FROM_CACHE] = "cache",
+		[CAIRN_FROM_PREHEAT] = "preheat",
+		[CAIRN_FROM_PEERS] = "peers",
+		[CAIRN_FROM_CONTAINERD] = "containerd",
+	};
+	return names[source];
+}
+
 enum cairn_code cairn_content_parse_digest(const char *text, struct cairn_digest *ret,
 					   struct cairn_err *err)
 {

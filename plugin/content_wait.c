@@ -1,62 +1,94 @@
 #include "plugin/content_wait.h"
 
-#include "base/clock.h"
+#include "base/log.h"
 #include "plugin/fills.h"
+#include "plugin/patience.h"
+#include "plugin/swarm_wait.h"
 
-#define LOOK_MS 250   /* between two looks at how the fill gets on; its end is told at once */
-#define RATE_MS 10000 /* a rate is judged over so long */
+/* ---- a fill of cairn's own --------------------------------------------------------------------*/
 
-/* How a fill gets on, for the judgement whether to go on waiting for it. */
-struct progress {
-	uint64_t done, mark; /* bytes now, and when the present window of time began */
-	int64_t changed_ms, mark_ms;
-};
-
-static int64_t now_ms(void)
-{
-	return cairn_boot_ns(&cairn_clock_system) / CAIRN_NS_PER_MS;
-}
-
-static bool is_worth_it(struct progress *p, uint64_t done, const struct cairn_content_service *s)
-{
-	int64_t now = now_ms();
-	if (done != p->done) p->changed_ms = now;
-	p->done = done;
-	if (now - p->changed_ms >= s->stall_ms) return false;
-	if (now - p->mark_ms < RATE_MS) return true;
-	uint64_t moved = done > p->mark ? done - p->mark : 0;
-	bool fast = moved * 1000 / (uint64_t)(now - p->mark_ms) >= s->min_rate;
-	p->mark = done;
-	p->mark_ms = now;
-	return fast;
-}
-
-static void wait_for(struct cairn_fill *fill, struct cairn_call *call,
-		     const struct cairn_content_service *service)
+static void wait_for_fill(struct cairn_fill *fill, struct cairn_call *call,
+			  const struct cairn_content_service *service)
 {
 	uint64_t done;
-	struct progress p = {.changed_ms = now_ms(), .mark_ms = now_ms()};
+	struct cairn_patience p = {.stall_ms = service->stall_ms, .min_rate = service->min_rate};
 	enum cairn_fill_state state = cairn_fill_look(fill, &done, NULL);
-	p.done = p.mark = done;
+	cairn_patience_begin(&p, done, cairn_patience_now());
 	while (state == CAIRN_FILL_RUNNING && !cairn_fill_follows(fill) &&
-	       is_worth_it(&p, done, service)) {
-		enum cairn_wake wake = cairn_call_wait(call, LOOK_MS);
+	       cairn_patience_lasts(&p, done, 0, cairn_patience_now())) {
+		enum cairn_wake wake = cairn_call_wait(call, CAIRN_PATIENCE_LOOK_MS);
 		if (wake == CAIRN_WAKE_GONE || wake == CAIRN_WAKE_DRAIN) return;
 		state = cairn_fill_look(fill, &done, NULL);
 	}
 }
 
-bool cairn_content_wait(const struct cairn_content_service *service, struct cairn_call *call,
-			struct cairn_ingest *ing, const struct cairn_digest *want, uint64_t total)
+/* Returns whether there was one. */
+static bool try_fill(const struct cairn_content_service *service, struct cairn_call *call,
+		     const struct cairn_digest *want, uint64_t total)
 {
 	struct cairn_fill_watch watch;
-	if (cairn_ingest_prefill(ing, service->owners_only)) return true;
 	if (service->fills == NULL) return false;
 	struct cairn_fill *fill = cairn_fills_find(service->fills, want, total);
-	if (fill == NULL) return cairn_ingest_prefill(ing, service->owners_only);
+	if (fill == NULL) return false;
 	cairn_fill_watch(fill, &watch, call);
-	wait_for(fill, call, service);
+	wait_for_fill(fill, call, service);
 	cairn_fill_unwatch(fill, &watch);
 	cairn_fill_unref(fill);
-	return cairn_ingest_prefill(ing, service->owners_only);
+	return true;
+}
+
+/* ---- the swarm --------------------------------------------------------------------------------*/
+
+static void log_failure(const struct cairn_digest *digest, const struct cairn_err *err)
+{
+	char text[CAIRN_DIGEST_STR];
+	cairn_log(CAIRN_LOG_DEBUG, "not_from_peers",
+		  CAIRN_STR("digest", cairn_digest_format(digest, text)), CAIRN_ERRF(err));
+}
+
+/* A grant is returned, and nothing else: what else was waited for is over, or not worth it. */
+static struct cairn_want *try_swarm(const struct cairn_content_service *service,
+				    struct cairn_call *call, const struct cairn_digest *digest,
+				    uint64_t total)
+{
+	struct cairn_err err;
+	const struct cairn_swarm_wait wait = {.swarm = service->swarm,
+					      .cache = service->cache,
+					      .digest = digest,
+					      .size = total,
+					      .stall_ms = service->stall_ms,
+					      .min_rate = service->min_rate};
+	struct cairn_want *want = cairn_swarm_want(service->swarm, digest, total, true);
+	enum cairn_want_state state = cairn_swarm_wait_in_call(&wait, want, call, &err);
+	if (state == CAIRN_WANT_GRANTED && !cairn_call_gone(call)) return want;
+	cairn_want_release(want);
+	if (state == CAIRN_WANT_FAILED) log_failure(digest, &err);
+	return NULL;
+}
+
+/* ---- both -------------------------------------------------------------------------------------*/
+
+enum cairn_content_source cairn_content_wait(const struct cairn_content_service *service,
+					     struct cairn_call *call, struct cairn_ingest *ing,
+					     const struct cairn_content_wanted *wanted,
+					     struct cairn_want **ret_grant)
+{
+	bool owners_only = service->owners_only;
+	*ret_grant = NULL;
+	if (cairn_ingest_prefill(ing, owners_only)) return CAIRN_FROM_CACHE;
+	if (!service->waits) return CAIRN_FROM_CONTAINERD;
+	bool filled = try_fill(service, call, &wanted->digest, wanted->total);
+	if (cairn_ingest_prefill(ing, owners_only)) {
+		return filled ? CAIRN_FROM_PREHEAT : CAIRN_FROM_CACHE;
+	}
+	/* Who asks for a namespace of its own wants its registry's word that it may have the bytes:
+	 * peers do not give that. */
+	if (service->swarm == NULL || owners_only || cairn_call_gone(call)) {
+		return CAIRN_FROM_CONTAINERD;
+	}
+	*ret_grant = try_swarm(service, call, &wanted->digest, wanted->total);
+	/* With a grant it is not here; and if it came just now, that is as good. */
+	if (!cairn_ingest_prefill(ing, false)) return CAIRN_FROM_CONTAINERD;
+	cairn_want_release(cairn_steal(ret_grant));
+	return CAIRN_FROM_PEERS;
 }

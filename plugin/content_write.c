@@ -17,6 +17,7 @@
 #include "plugin/content_request.h"
 #include "plugin/content_wait.h"
 #include "plugin/ref.h"
+#include "plugin/share.h"
 
 typedef Containerd__Services__Content__V1__WriteContentResponse pb_response;
 
@@ -26,7 +27,9 @@ struct session {
 	struct cairn_content_service *service;
 	struct cairn_ingest *ing; /* a reference that outlives the close */
 	bool closed;
-	bool manifest;		  /* the ref is that of a manifest or an index */
+	bool pull;		  /* the ref stands for a digest ... */
+	bool manifest;		  /* ... of a manifest or an index */
+	struct cairn_want *grant; /* to fetch it from the registry; kept until the stream is over */
 	uint64_t negotiated;	  /* the offset that the opening STAT said */
 	bool settled;		  /* the client was told the offset that it goes on from */
 	struct cairn_digest want; /* of the ref; alg 0: none */
@@ -67,6 +70,12 @@ static enum cairn_code open_patiently(struct session *s, struct cairn_call *call
 	}
 }
 
+static void count_source(struct session *s, enum cairn_content_source source)
+{
+	_Atomic uint64_t *count = &s->service->pulled[source];
+	if (s->pull) atomic_fetch_add_explicit(count, 1, memory_order_relaxed);
+}
+
 /* The first message: open the ingest that it names. */
 static enum cairn_code open_ingest(struct session *s, struct cairn_call *call,
 				   struct cairn_err *err)
@@ -82,6 +91,7 @@ static enum cairn_code open_ingest(struct session *s, struct cairn_call *call,
 	}
 	cairn_ref_parse(s->ref, &ref);
 	s->manifest = ref.manifest;
+	s->pull = ref.want.alg != 0;
 	if (ref.owner != NULL) memcpy(owner, ref.owner, ref.owner_len);
 	struct cairn_ingest_spec spec = {
 		.ref = s->ref,
@@ -93,6 +103,7 @@ static enum cairn_code open_ingest(struct session *s, struct cairn_call *call,
 	};
 	enum cairn_code rc = open_patiently(s, call, &spec, err);
 	s->unconfirmed = rc == CAIRN_OK && cairn_ingest_is_published(s->ing);
+	if (s->unconfirmed) count_source(s, CAIRN_FROM_CACHE);
 	if (spec.prefill) s->want = spec.want;
 	return rc;
 }
@@ -133,7 +144,13 @@ static enum cairn_code confirm(struct session *s, struct cairn_err *err)
 static enum cairn_code write_data(struct session *s, struct cairn_err *err)
 {
 	s->unconfirmed = false; /* a private copy begins */
-	return cairn_ingest_write(s->ing, s->in.offset, s->in.spans, s->in.n_spans, err);
+	enum cairn_code rc =
+		cairn_ingest_write(s->ing, s->in.offset, s->in.spans, s->in.n_spans, err);
+	if (rc == CAIRN_OK && s->pull) {
+		atomic_fetch_add_explicit(&s->service->pulled_bytes, s->in.data_len,
+					  memory_order_relaxed);
+	}
+	return rc;
 }
 
 static enum cairn_code commit(struct session *s, struct cairn_err *err)
@@ -241,21 +258,27 @@ static enum cairn_code reply(struct session *s, struct cairn_call *call, struct 
  * containerd records the blob for one more namespace. */
 static void announce_image(const struct session *s, enum cairn_code rc)
 {
-	if (!s->manifest || s->service->runtime == NULL) return;
-	if (rc == CAIRN_OK || rc == CAIRN_ALREADY_EXISTS) {
-		cairn_runtime_expect_images(s->service->runtime);
-	}
+	struct cairn_ref ref;
+	if (!s->manifest || (rc != CAIRN_OK && rc != CAIRN_ALREADY_EXISTS)) return;
+	if (s->service->runtime != NULL) cairn_runtime_expect_images(s->service->runtime);
+	cairn_ref_parse(s->ref, &ref);
+	if (ref.owner == NULL) return;
+	cairn_share_committed(s->service->share, ref.owner, ref.owner_len, &ref.want);
 }
 
 /* The second STAT may wait for the blob; what it says stands from then on. */
 static void settle(struct session *s, struct cairn_call *call)
 {
-	bool may = !s->settled && s->in.action == CAIRN_WRITE_STAT && s->want.alg != 0 &&
-		   s->total > 0 && !cairn_ingest_is_published(s->ing);
+	if (s->settled) return;
 	s->settled = true;
-	if (may && cairn_content_wait(s->service, call, s->ing, &s->want, s->total)) {
-		s->unconfirmed = true;
+	if (cairn_ingest_is_published(s->ing)) return; /* counted at the opening */
+	enum cairn_content_source source = CAIRN_FROM_CONTAINERD;
+	if (s->in.action == CAIRN_WRITE_STAT && s->want.alg != 0 && s->total > 0) {
+		const struct cairn_content_wanted wanted = {s->want, s->total};
+		source = cairn_content_wait(s->service, call, s->ing, &wanted, &s->grant);
 	}
+	s->unconfirmed = source != CAIRN_FROM_CONTAINERD;
+	count_source(s, source);
 }
 
 /* One message, but for its answer. opening: the stream's first. */
@@ -352,6 +375,7 @@ enum cairn_code cairn_content_write(void *arg, struct cairn_call *call, struct c
 	if (rc == CAIRN_OK) {
 		rc = serve(s, call, err);
 		if (!s->closed) cairn_ingest_close(s->ing); /* before the status is sent */
+		cairn_want_release(cairn_steal(&s->grant));
 	}
 	if (rc) log_failure(s, err);
 	session_unref(s);

@@ -16,8 +16,9 @@ struct cairn_fill {
 	struct cairn_fill *next; /* while it runs */
 	unsigned refs;
 	enum cairn_fill_state state;
-	bool follows; /* a pull */
-	uint64_t done;
+	bool follows;	/* a pull */
+	uint64_t done;	/* in the ingest */
+	uint64_t other; /* that came in another way */
 	struct cairn_err why;
 	struct cairn_fill_watch *watches;
 };
@@ -27,6 +28,7 @@ struct cairn_fills {
 	pthread_mutex_t mu;
 	pthread_cond_t over;
 	struct cairn_fill *running; /* guarded by mu: few, so a list will do */
+	uint64_t bytes;		    /* guarded by mu: written since start */
 };
 
 struct cairn_fills *cairn_fills_new(struct cairn_cache *cache)
@@ -49,6 +51,14 @@ void cairn_fills_free(struct cairn_fills *fills)
 	pthread_cond_destroy(&fills->over);
 	pthread_mutex_destroy(&fills->mu);
 	free(fills);
+}
+
+uint64_t cairn_fills_bytes(struct cairn_fills *fills)
+{
+	pthread_mutex_lock(&fills->mu);
+	uint64_t bytes = fills->bytes;
+	pthread_mutex_unlock(&fills->mu);
+	return bytes;
 }
 
 /* ---- the list of those that run ---------------------------------------------------------------*/
@@ -157,9 +167,17 @@ enum cairn_fill_begun cairn_fills_begin(struct cairn_fills *fills,
 
 uint64_t cairn_fill_offset(struct cairn_fill *fill)
 {
-	uint64_t done;
-	(void)cairn_fill_look(fill, &done, NULL);
+	pthread_mutex_lock(&fill->fills->mu);
+	uint64_t done = fill->done;
+	pthread_mutex_unlock(&fill->fills->mu);
 	return done;
+}
+
+void cairn_fill_tell(struct cairn_fill *fill, uint64_t done)
+{
+	pthread_mutex_lock(&fill->fills->mu);
+	fill->other = done;
+	pthread_mutex_unlock(&fill->fills->mu);
 }
 
 static void set_done(struct cairn_fill *f, uint64_t done)
@@ -183,6 +201,9 @@ enum cairn_code cairn_fill_write(struct cairn_fill *f, const void *data, size_t 
 	enum cairn_code rc = cairn_ingest_write(f->ing, at, &span, 1, err);
 	if (rc) return rc;
 	set_done(f, at + n);
+	pthread_mutex_lock(&f->fills->mu);
+	f->fills->bytes += n;
+	pthread_mutex_unlock(&f->fills->mu);
 	if (at + n < f->size || cairn_ingest_is_published(f->ing)) return CAIRN_OK;
 	/* Whole, and not what it is called: nobody may go on from that. */
 	cairn_ingest_abort(f->ing);
@@ -231,7 +252,7 @@ void cairn_fill_end(struct cairn_fill *f, const struct cairn_err *why)
 static enum cairn_fill_state look_locked(struct cairn_fill *f, uint64_t *ret_done,
 					 struct cairn_err *err)
 {
-	if (ret_done != NULL) *ret_done = f->done;
+	if (ret_done != NULL) *ret_done = f->done > f->other ? f->done : f->other;
 	if (f->state == CAIRN_FILL_BROKEN && err != NULL) *err = f->why;
 	return f->state;
 }

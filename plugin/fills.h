@@ -47,6 +47,9 @@ uint64_t cairn_fill_offset(struct cairn_fill *fill);
 CAIRN_CHECKED enum cairn_code cairn_fill_write(struct cairn_fill *fill, const void *data, size_t n,
 					       struct cairn_err *err);
 
+/* So many bytes are here that come in another way than by cairn_fill_write; for those who wait. */
+void cairn_fill_tell(struct cairn_fill *fill, uint64_t done);
+
 /* Whether the owner waits for a pull that gets the bytes. A pull that waited for the fill goes on
  * by itself then: it may be the very one. */
 void cairn_fill_follow(struct cairn_fill *fill, bool follows);
@@ -59,7 +62,8 @@ void cairn_fill_end(struct cairn_fill *fill, const struct cairn_err *why);
 
 enum cairn_fill_state { CAIRN_FILL_RUNNING, CAIRN_FILL_DONE, CAIRN_FILL_BROKEN };
 
-/* *ret_done: bytes that are there. err (may be NULL) is set if it is BROKEN. Memory only. */
+/* *ret_done: bytes that are there, in whichever way they came. err (may be NULL) is set if it is
+ * BROKEN. Memory only. */
 enum cairn_fill_state cairn_fill_look(struct cairn_fill *fill, uint64_t *ret_done,
 				      struct cairn_err *err);
 

@@ -8,6 +8,7 @@
 #include "rpc/rpc.h"
 
 #define METHODS_MAX 64
+#define PEERS_MAX 4096 /* that are looked at for wrong pieces */
 
 /* A label's value, with what the format wants escaped. */
 static void put_value(FILE *out, const char *value)
@@ -209,6 +210,123 @@ static void put_gc(FILE *out, struct cairn_gc *gc)
 	if (st.last.begun_real_ns != 0) put_last_pass(out, &st.last);
 }
 
+/* ---- where blobs come from --------------------------------------------------------------------*/
+
+static void put_pulls(FILE *out, struct cairn_content_service *content)
+{
+	head(out, "pull_blobs_total", "counter", "Blobs of pulls, by where they came from.");
+	for (int i = 0; i < CAIRN_FROM_ENDS; i++) {
+		fprintf(out, "cairn_pull_blobs_total{source=\"%s\"} %" PRIu64 "\n",
+			cairn_content_source_name((enum cairn_content_source)i),
+			atomic_load(&content->pulled[i]));
+	}
+	head(out, "repairs_total", "counter", "Damaged blobs that were asked of peers.");
+	fprintf(out, "cairn_repairs_total{result=\"failed\"} %" PRIu64 "\n",
+		atomic_load(&content->repaired[0]));
+	fprintf(out, "cairn_repairs_total{result=\"ok\"} %" PRIu64 "\n",
+		atomic_load(&content->repaired[1]));
+}
+
+static void put_source(FILE *out, const char *source, uint64_t bytes)
+{
+	fprintf(out, "cairn_p2p_received_bytes_total{source=\"%s\"} %" PRIu64 "\n", source, bytes);
+}
+
+static void put_sources(FILE *out, const struct cairn_http_opts *opts,
+			const struct cairn_swarm_stats *st)
+{
+	head(out, "p2p_received_bytes_total", "counter",
+	     "Bytes of images that came to this node: from peers; from registries, through "
+	     "containerd; and by preheats.");
+	put_source(out, "peers", st->from_peers_bytes);
+	put_source(out, "registry", atomic_load(&opts->content->pulled_bytes));
+	put_source(out, "preheat", opts->fills != NULL ? cairn_fills_bytes(opts->fills) : 0);
+}
+
+static void put_decisions(FILE *out, const struct cairn_swarm_stats *st)
+{
+	static const char name[] = "p2p_decision_seconds";
+	head(out, name, "histogram",
+	     "From a wish for a blob to knowing who has it, or fetches it.");
+	for (int b = 0; b < CAIRN_RPC_BUCKETS; b++) {
+		fprintf(out, "cairn_%s_bucket{le=\"%g\"} %" PRIu64 "\n", name,
+			cairn_rpc_bucket_us[b] / 1e6, st->decide_buckets[b]);
+	}
+	fprintf(out, "cairn_%s_bucket{le=\"+Inf\"} %" PRIu64 "\n", name, st->decisions);
+	fprintf(out, "cairn_%s_sum %.6f\n", name, (double)st->decide_us_sum / 1e6);
+	fprintf(out, "cairn_%s_count %" PRIu64 "\n", name, st->decisions);
+}
+
+/* Only those that did wrong: a large cluster has many that did not. */
+static void put_bad_peers(FILE *out, struct cairn_swarm *swarm)
+{
+	struct cairn_peer_status *list = calloc(PEERS_MAX, sizeof(list[0]));
+	if (list == NULL) abort();
+	size_t n = cairn_swarm_peers(swarm, list, PEERS_MAX);
+	head(out, "p2p_bad_pieces_total", "counter",
+	     "Pieces that were not what they should be, by the peer that sent them.");
+	for (size_t i = 0; i < n && i < PEERS_MAX; i++) {
+		if (list[i].bad_pieces == 0) continue;
+		fputs("cairn_p2p_bad_pieces_total{peer=\"", out);
+		put_value(out, list[i].address);
+		fprintf(out, "\"} %" PRIu64 "\n", list[i].bad_pieces);
+	}
+	free(list);
+}
+
+static void put_work(FILE *out, const struct cairn_swarm_stats *st)
+{
+	number(out, "p2p_sent_bytes_total", "counter", "Bytes sent to peers.", st->to_peers_bytes);
+	number(out, "p2p_fills_total", "counter", "Blobs that were asked of peers.",
+	       st->fills_begun);
+	number(out, "p2p_hits_total", "counter", "Of these, those that came.", st->fills_done);
+	number(out, "p2p_fills_failed_total", "counter", "Of these, those that did not come.",
+	       st->fills_failed);
+	number(out, "p2p_pieces_bad_total", "counter", "Pieces that were not what they should be.",
+	       st->pieces_bad);
+	number(out, "p2p_grants_total", "counter",
+	       "Times that this node was to fetch a blob for all.", st->grants);
+	number(out, "p2p_grant_waits_total", "counter",
+	       "Times that this node waited for another that was.", st->grant_waits);
+	number(out, "p2p_takeovers_total", "counter",
+	       "Times that this node took that over from one that stood still.", st->takeovers);
+	number(out, "p2p_shunned_total", "counter", "Times that a peer was left alone for a while.",
+	       st->shunned);
+	number(out, "p2p_refused_total", "counter",
+	       "Connections refused: no valid certificate, not our protocol, or too many.",
+	       st->refused);
+}
+
+static void put_swarm(FILE *out, struct cairn_swarm *swarm, const struct cairn_swarm_stats *st)
+{
+	char health[256];
+	put_work(out, st);
+	put_decisions(out, st);
+	put_bad_peers(out, swarm);
+	cairn_swarm_health(swarm, health);
+	number(out, "p2p_healthy", "gauge", "0: cairnctl status says what does not work.",
+	       health[0] == '\0');
+	number(out, "p2p_members", "gauge", "Nodes that live, this one included.", st->members);
+	number(out, "p2p_announced_blobs", "gauge", "Blobs that peers may have.", st->announced);
+	number(out, "p2p_fills", "gauge", "Blobs that come from peers, or are waited for.",
+	       st->fills);
+	number(out, "p2p_uploads", "gauge", "Blobs that go to peers.", st->uploads);
+	head(out, "p2p_connections", "gauge", "Connections with peers, by who made them.");
+	fprintf(out, "cairn_p2p_connections{direction=\"in\"} %" PRIu64 "\n", st->connections_in);
+	fprintf(out, "cairn_p2p_connections{direction=\"out\"} %" PRIu64 "\n", st->connections_out);
+}
+
+static void put_p2p(FILE *out, const struct cairn_http_opts *opts)
+{
+	struct cairn_swarm_stats st = {0};
+	if (opts->swarm != NULL) cairn_swarm_get_stats(opts->swarm, &st);
+	if (opts->content != NULL) {
+		put_pulls(out, opts->content);
+		put_sources(out, opts, &st);
+	}
+	if (opts->swarm != NULL) put_swarm(out, opts->swarm, &st);
+}
+
 char *cairn_metrics_write(const struct cairn_http_opts *opts, size_t *ret_len)
 {
 	char *text = NULL;
@@ -225,6 +343,7 @@ char *cairn_metrics_write(const struct cairn_http_opts *opts, size_t *ret_len)
 	put_cache(out, opts->cache);
 	put_runtime(out, opts->runtime);
 	put_gc(out, opts->gc);
+	put_p2p(out, opts);
 	if (fclose(out) != 0) abort();
 	return text;
 }

@@ -4,10 +4,12 @@
  * starts, and keeps it until the server is freed. Nothing in it changes while it serves, unless a
  * function below says so.
  *
- * Order of life: cache, rpc, runtime, gc, services, server, http; the reverse on the way down. */
+ * Order of life: cache, rpc, runtime, gc, swarm, preheat, services, server, http; the reverse on
+ * the way down. */
 #ifndef CAIRN_PLUGIN_PLUGIN_H
 #define CAIRN_PLUGIN_PLUGIN_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -19,6 +21,7 @@
 #include "base/own.h"
 #include "cache/cache.h"
 #include "cache/gc.h"
+#include "p2p/p2p.h"
 #include "rpc/rpc.h"
 
 /* ---- containerd.services.content.v1.Content ---------------------------------------------------*/
@@ -30,19 +33,43 @@ struct cairn_fills; /* bytes on their way by cairn's own doing (plugin/fills.h) 
 
 /* After all fills are over, and the services that know them are gone, free it. */
 struct cairn_fills *cairn_fills_new(struct cairn_cache *cache);
-void cairn_fills_free(struct cairn_fills *fills); /* NULL is fine */
+void cairn_fills_free(struct cairn_fills *fills);      /* NULL is fine */
+uint64_t cairn_fills_bytes(struct cairn_fills *fills); /* that came from registries, since start */
+
+struct cairn_share; /* which blobs may leave the node (plugin/share.h) */
+
+/* Where the blob of a pull came from. */
+enum cairn_content_source {
+	CAIRN_FROM_CACHE,
+	CAIRN_FROM_PREHEAT, /* it waited for that */
+	CAIRN_FROM_PEERS,
+	CAIRN_FROM_CONTAINERD, /* which downloads it */
+	CAIRN_FROM_ENDS
+};
+const char *cairn_content_source_name(enum cairn_content_source source);
 
 struct cairn_content_service {
 	struct cairn_cache *cache;
 	struct cairn_runtime *runtime; /* told when an image may come (expect_images); or NULL */
 	struct cairn_gc *gc;	       /* told of each Delete; or NULL */
+	struct cairn_share *share;     /* told of each manifest that a pull commits; or NULL */
 	bool prefill;	  /* answer the opening STAT of a blob that is here with offset == total */
 	bool owners_only; /* ... only for the namespaces that committed it */
 
-	/* Pulls wait for what cairn is getting itself (plugin/content_wait.h). */
-	struct cairn_fills *fills; /* NULL: they do not */
+	/* Pulls wait for what cairn is getting itself, and for the swarm (plugin/content_wait.h).
+	 */
+	bool waits;
+	struct cairn_fills *fills; /* NULL: there are none */
+	struct cairn_swarm *swarm; /* NULL: there is none */
 	int64_t stall_ms;	   /* not longer than so without a byte */
 	uint64_t min_rate;	   /* bytes a second; slower is not waited for */
+
+	/* private: leave zero */
+	_Atomic uint64_t pulled[CAIRN_FROM_ENDS]; /* blobs of pulls, by source */
+	_Atomic uint64_t pulled_bytes;		  /* written by containerd, of these */
+	_Atomic uint64_t repaired[2];		  /* plugin/repair.h: in vain; well */
+	pthread_mutex_t repair_mu;
+	struct cairn_repair *repairs; /* guarded by repair_mu: those that run */
 };
 
 void cairn_content_service_add(struct cairn_rpc_server *server,
@@ -55,6 +82,7 @@ struct cairn_admin_service {
 	struct cairn_runtime *runtime; /* never NULL; asks nobody when its address is "" */
 	struct cairn_gc *gc;
 	struct cairn_preheat *preheat; /* NULL: there is none */
+	struct cairn_swarm *swarm;     /* NULL: there is none */
 	const struct cairn_clock *clock;
 	const char *version;
 	const char *state_dir;
@@ -253,6 +281,36 @@ struct cairn_gc_status {
 /* Asks the disk. Threads: any. */
 void cairn_gc_get_status(struct cairn_gc *gc, struct cairn_gc_status *ret);
 
+/* ---- what other nodes may have -----------------------------------------------------------------
+ * By the repositories that blobs come from: plugin/share.h. */
+
+struct cairn_share_opts {
+	struct cairn_cache *cache;
+	struct cairn_rpc *rpc;
+	const char *containerd; /* socket of whose labels tell repositories; "": nobody to ask */
+	const char *const *allow, *const *deny; /* patterns: cairn_share_matches */
+	size_t n_allow, n_deny;
+};
+
+/* *ret is NULL if the policy lets everything go: then there is nothing to ask. Copies what it needs
+ * of opts. Errors: INVALID_ARGUMENT, INTERNAL. */
+CAIRN_CHECKED enum cairn_code cairn_share_new(const struct cairn_share_opts *opts,
+					      struct cairn_share **ret, struct cairn_err *err);
+
+/* For cairn_swarm_opts.may_share. */
+bool cairn_share_may(void *share, const struct cairn_digest *digest);
+
+/* Whom to tell when an answer changes. share NULL is fine, here and below. */
+void cairn_share_tell(struct cairn_share *share, struct cairn_swarm *swarm);
+
+/* To be called with what cairn_runtime_opts.on_images gets. Does not block. */
+void cairn_share_on_images(struct cairn_share *share, const struct cairn_listed_image *images,
+			   size_t n);
+
+/* Nobody is asked, nor told, any more: before the swarm ends, when no handler and no job runs. */
+void cairn_share_stop(struct cairn_share *share);
+void cairn_share_free(struct cairn_share *share); /* when swarm and runtime have ended */
+
 /* ---- preheat -----------------------------------------------------------------------------------
  * Jobs that get images from their registries before anybody pulls them (plugin/preheat.h). */
 
@@ -264,6 +322,10 @@ struct cairn_preheat_opts {
 	struct cairn_fills *fills;
 	struct cairn_gc *gc;
 	struct cairn_registry *registry;
+	struct cairn_swarm *swarm; /* asked before the registry; NULL: there is none ... */
+	int64_t stall_ms;	   /* ... for how long is as for pulls */
+	uint64_t min_rate;
+	struct cairn_share *share;	  /* told where blobs come from; or NULL */
 	struct cairn_channel *containerd; /* to register images with; NULL: there is none */
 	const struct cairn_clock *clock;  /* NULL: cairn_clock_system */
 	const char *state_dir;		  /* jobs are written to its jobs/ */
@@ -290,7 +352,10 @@ struct cairn_http_opts {
 	struct cairn_cache *cache;
 	struct cairn_rpc_server *server;
 	struct cairn_runtime *runtime;
-	struct cairn_gc *gc; /* NULL: none */
+	struct cairn_gc *gc;		       /* NULL: none */
+	struct cairn_content_service *content; /* NULL: none, as the next two */
+	struct cairn_fills *fills;
+	struct cairn_swarm *swarm;
 	struct cairn_health_service *health;
 	const char *version;
 	int64_t started_ns; /* real time */

@@ -165,6 +165,7 @@ static void log_end(struct cairn_preheat_job *job)
 		CAIRN_NUM("blobs", job->n_blobs),
 		CAIRN_NUM("bytes", job->bytes_total),
 		CAIRN_NUM("fetched", job->bytes_fetched),
+		CAIRN_NUM("from_peers", job->bytes_from_peers),
 		CAIRN_NUM("ms", (job->ended_ns - job->started_ns) / CAIRN_NS_PER_MS),
 	};
 	bool good = job->state == CAIRN__V1__JOB_STATE__SUCCEEDED;
@@ -329,6 +330,10 @@ enum cairn_code cairn_preheat_start(const struct cairn_preheat_opts *opts,
 		.fills = opts->fills,
 		.gc = opts->gc,
 		.registry = opts->registry,
+		.swarm = opts->swarm,
+		.stall_ms = opts->stall_ms,
+		.min_rate = opts->min_rate,
+		.share = opts->share,
 		.containerd = opts->containerd,
 		.clock = opts->clock != NULL ? opts->clock : &cairn_clock_system,
 		.owners = opts->owners,

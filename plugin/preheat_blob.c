@@ -1,8 +1,11 @@
 /* One blob of a preheat job: here already, on its way for somebody else, or to be downloaded. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
 #include "plugin/preheat_run.h"
+#include "plugin/share.h"
+#include "plugin/swarm_wait.h"
 
 #define TRIES 3	       /* of a blob whose bytes were wrong, or that somebody else gave up */
 #define LOOK_MS 300    /* between two looks at what others do */
@@ -16,6 +19,8 @@ struct got {
 	size_t image;
 	bool manifest;
 	struct cairn_fill *fill;
+	uint64_t from_peers; /* bytes, as far as they were told */
+	bool pulled;	     /* a pull on this node got it, while we waited for peers */
 };
 
 #define RUNNING CAIRN__V1__JOB_STATE__RUNNING
@@ -103,6 +108,58 @@ static bool follow_pull(struct got *g)
 	return good;
 }
 
+/* ---- from other nodes -------------------------------------------------------------------------*/
+
+static void tell_peers(void *arg, uint64_t done)
+{
+	struct got *g = arg;
+	uint64_t written, new = done > g->from_peers ? done - g->from_peers : 0;
+	if (done == 0) return; /* whose bytes it will be is not known yet */
+	if (cairn_cache_is_written(g->w->env->cache, &g->digest, &written) && written >= done) {
+		g->pulled = true; /* containerd gets it for all */
+	}
+	if (g->pulled) {
+		tell(g, done, 0, "pull");
+		return;
+	}
+	g->from_peers += new;
+	cairn_fill_tell(g->fill, done);
+	tell(g, done < g->size ? done : g->size, new, "peers");
+}
+
+static bool goes_on(void *arg)
+{
+	return cairn_preheat_goes_on(((struct got *)arg)->w);
+}
+
+/* OK: it came. NOT_FOUND: it is to be downloaded; *ret_grant is the swarm's leave to do so, for as
+ * long as that takes, or NULL. CANCELLED. */
+static enum cairn_code ask_peers(struct got *g, struct cairn_want **ret_grant,
+				 struct cairn_err *err)
+{
+	const struct cairn_preheat_env *env = g->w->env;
+	const struct cairn_swarm_wait wait = {.swarm = env->swarm,
+					      .cache = env->cache,
+					      .digest = &g->digest,
+					      .size = g->size,
+					      .stall_ms = env->stall_ms,
+					      .min_rate = env->min_rate,
+					      .go_on = goes_on,
+					      .progress = tell_peers,
+					      .arg = g};
+	if (env->swarm == NULL) return CAIRN_NOT_FOUND;
+	struct cairn_want *want = cairn_swarm_want(env->swarm, &g->digest, g->size, true);
+	enum cairn_want_state state = cairn_swarm_wait_on_thread(&wait, want, err);
+	if (state == CAIRN_WANT_GRANTED) {
+		*ret_grant = want;
+		return CAIRN_NOT_FOUND;
+	}
+	cairn_want_release(want);
+	cairn_fill_tell(g->fill, 0);
+	if (state == CAIRN_WANT_HERE) return CAIRN_OK;
+	return cairn_preheat_goes_on(g->w) ? CAIRN_NOT_FOUND : cancelled(err);
+}
+
 /* ---- to be downloaded -------------------------------------------------------------------------*/
 
 static enum cairn_code sink(void *arg, const void *data, size_t n, struct cairn_err *err)
@@ -184,16 +241,29 @@ static enum cairn_code hold(struct got *g, struct cairn_err *err)
 
 static enum cairn_code fill(struct got *g, struct cairn_err *err)
 {
-	enum cairn_code rc = follow_pull(g) ? CAIRN_OK : download(g, err);
+	struct cairn_want *grant = NULL;
+	enum cairn_code rc = follow_pull(g) ? CAIRN_OK : ask_peers(g, &grant, err);
+	if (rc == CAIRN_NOT_FOUND) rc = download(g, err);
 	if (rc == CAIRN_OK) rc = hold(g, err);
 	if (rc == CAIRN_OK) note_owners(g); /* before a pull that waits is told */
 	cairn_fill_end(g->fill, rc == CAIRN_OK ? NULL : err);
+	cairn_want_release(grant);
 	return rc;
+}
+
+/* Before it comes: so that it may be handed on at once. */
+static void note_source(const struct got *g)
+{
+	const struct cairn_reference *ref = &g->w->job->images[g->image].ref;
+	char repository[sizeof(ref->registry) + sizeof(ref->repository)];
+	snprintf(repository, sizeof(repository), "%s/%s", ref->registry, ref->repository);
+	cairn_share_learn(g->w->env->share, &g->digest, repository);
 }
 
 static enum cairn_code try_once(struct got *g, struct cairn_err *err)
 {
 	enum cairn_code rc = CAIRN_INTERNAL;
+	note_source(g);
 	switch (cairn_fills_begin(g->w->env->fills, &g->digest, g->size, &g->fill, err)) {
 	case CAIRN_FILL_HERE:
 		rc = hold(g, err);

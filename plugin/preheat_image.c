@@ -60,6 +60,25 @@ static enum cairn_code keep(struct plan *p, const struct cairn_registry_manifest
 	return rc;
 }
 
+/* Peers are asked for a manifest as for any blob, if its size is known beforehand. */
+static bool is_for_peers(const struct cairn_preheat_worker *w, uint64_t size)
+{
+	return w->env->swarm != NULL && !w->job->request->force && size > 0 &&
+	       size <= CAIRN_MANIFEST_BYTES_MAX;
+}
+
+static bool is_here(const struct cairn_preheat_worker *w, const struct cairn_digest *digest,
+		    uint64_t *ret_size)
+{
+	struct cairn_blob_info info;
+	struct cairn_err ignored;
+	if (cairn_cache_info(w->env->cache, digest, &info, &ignored) != CAIRN_OK) return false;
+	bool good = !info.damaged;
+	*ret_size = info.size;
+	cairn_blob_info_fini(&info);
+	return good;
+}
+
 /* What the name stands for: *ret, and, where they came with it, the bytes are in the cache. */
 static enum cairn_code resolve(struct plan *p, struct cairn_digest *ret, uint64_t *ret_size,
 			       struct cairn_err *err)
@@ -67,18 +86,19 @@ static enum cairn_code resolve(struct plan *p, struct cairn_digest *ret, uint64_
 	struct cairn_preheat_worker *w = p->w;
 	const struct cairn_go_on go_on = {cairn_preheat_goes_on, w};
 	struct cairn_registry_manifest m = {0};
-	struct cairn_blob_info info;
-	struct cairn_err ignored;
 	enum cairn_code rc = CAIRN_OK;
+	uint64_t told = 0;
 	bool ask = w->job->request->force;
 	*ret = p->ref.digest;
-	if (ret->alg == 0) rc = cairn_registry_resolve(w->session, &p->ref, &go_on, ret, err);
+	if (ret->alg == 0) {
+		rc = cairn_registry_resolve(w->session, &p->ref, &go_on, ret, &told, err);
+	}
 	if (rc) return rc;
-	if (!ask && cairn_cache_info(w->env->cache, ret, &info, &ignored) == CAIRN_OK) {
-		bool good = !info.damaged;
-		*ret_size = info.size;
-		cairn_blob_info_fini(&info);
-		if (good) return CAIRN_OK;
+	if (!ask && is_here(w, ret, ret_size)) return CAIRN_OK;
+	if (is_for_peers(w, told)) {
+		*ret_size = told;
+		p->ref.digest = *ret;
+		return CAIRN_OK;
 	}
 	/* By its digest: the tag may move in between. */
 	p->ref.digest = *ret;

@@ -311,7 +311,11 @@ void cairn_preheat_job_blob(struct cairn_preheat_job *job, size_t blob, Cairn__V
 	bool was = b->state == CAIRN__V1__JOB_STATE__SUCCEEDED;
 	bool is = state == CAIRN__V1__JOB_STATE__SUCCEEDED;
 	job->bytes_done += done - b->done; /* unsigned: a fill that begins again goes back */
-	job->bytes_fetched += fetched;
+	if (source != NULL && strcmp(source, "peers") == 0) {
+		job->bytes_from_peers += fetched;
+	} else {
+		job->bytes_fetched += fetched;
+	}
 	job->blobs_done += (uint64_t)is - (uint64_t)was;
 	b->state = state;
 	b->done = done;
@@ -455,6 +459,7 @@ Cairn__V1__Job *cairn_preheat_job_message(struct cairn_preheat_job *job)
 	msg->bytes_total = (int64_t)job->bytes_total;
 	msg->bytes_done = (int64_t)job->bytes_done;
 	msg->bytes_fetched = (int64_t)job->bytes_fetched;
+	msg->bytes_from_peers = (int64_t)job->bytes_from_peers;
 	msg->error = must(strdup(job->why.code != CAIRN_OK ? job->why.msg : ""));
 	pthread_mutex_unlock(&job->mu);
 	return msg;
@@ -478,6 +483,7 @@ void cairn_preheat_job_restore(struct cairn_preheat_job *job, const Cairn__V1__J
 	job->bytes_total = (uint64_t)stored->bytes_total;
 	job->bytes_done = (uint64_t)stored->bytes_done;
 	job->bytes_fetched = (uint64_t)stored->bytes_fetched;
+	job->bytes_from_peers = (uint64_t)stored->bytes_from_peers;
 	job->blobs_done = (uint64_t)stored->blobs_done;
 	if (stored->error[0] != '\0') cairn_err_set(&job->why, CAIRN_UNKNOWN, "%s", stored->error);
 	for (size_t i = 0; i < job->n_images && i < stored->n_images; i++) {

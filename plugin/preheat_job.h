@@ -25,7 +25,7 @@ struct cairn_preheat_blob {
 	uint64_t size, done;
 	Cairn__V1__JobState state;
 	char *error;		      /* owned; NULL: none */
-	const char *source;	      /* "cache", "registry", "pull" */
+	const char *source;	      /* "cache", "registry", "peers", "pull" */
 	bool manifest;		      /* registries have it among their manifests */
 	struct cairn_blob_hold *hold; /* it is here, and stays until the job is over; or NULL */
 	size_t image;		      /* one that needs it: where it is got from */
@@ -65,7 +65,7 @@ struct cairn_preheat_job {
 	size_t n_blobs, cap_blobs;
 	size_t *table, table_cap; /* blobs by digest: indices + 1, open addressing */
 	uint64_t change;
-	uint64_t bytes_done, bytes_total, bytes_fetched, blobs_done;
+	uint64_t bytes_done, bytes_total, bytes_fetched, bytes_from_peers, blobs_done;
 	struct cairn_preheat_job *next; /* the list of plugin/preheat.c, and guarded as that is */
 };
 
@@ -86,7 +86,7 @@ size_t cairn_preheat_job_need(struct cairn_preheat_job *job, size_t image,
 			      const struct cairn_digest *digest, uint64_t size);
 
 /* A blob's state and bytes; err (may be NULL) is why it failed. fetched: of the bytes that are new
- * in done, those that this job got from a registry. */
+ * in done, those that this job got from the source, if that is "registry" or "peers". */
 void cairn_preheat_job_blob(struct cairn_preheat_job *job, size_t blob, Cairn__V1__JobState state,
 			    uint64_t done, uint64_t fetched, const char *source,
 			    const struct cairn_err *err);

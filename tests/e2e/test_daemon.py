@@ -112,7 +112,7 @@ class Daemon(E2E):
         status, text = self.get(w.cairnd, "/metrics")
         self.assertEqual(status, 200)
         for line in text.splitlines():
-            self.assertRegex(line, r"^(#.*|[a-z_:]+(\{[^}]*\})? \S+)$")
+            self.assertRegex(line, r"^(#.*|[a-z0-9_:]+(\{[^}]*\})? \S+)$")
         blobs = 2 + len(image("demo/small:v1")["layers"])
         self.assertEqual(self.metric(w.cairnd, r'^cairn_blobs{state="referenced"}'), blobs)
         self.assertEqual(self.metric(w.cairnd, r'^cairn_blobs{state="cached"}'), 0)

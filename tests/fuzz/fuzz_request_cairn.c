@@ -21,6 +21,7 @@ static const ProtobufCMessageDescriptor *const types[] = {
 	&cairn__v1__unpin_request__descriptor,
 	&cairn__v1__get_job_request__descriptor,
 	&cairn__v1__cancel_job_request__descriptor,
+	&cairn__v1__list_peers_request__descriptor,
 };
 
 static void check_digest(const char *text)

@@ -30,6 +30,7 @@ struct world {
 	struct cairn_registry_session *session;
 	struct cairn_reference ref;
 	struct cairn_digest digest; /* of blob */
+	uint64_t told_size;	    /* of the last that was resolved */
 	uint8_t blob[100000];
 	uint8_t got[200000];
 	size_t n_got;
@@ -169,7 +170,7 @@ static inline enum cairn_code try_manifest(struct world *w)
 static inline enum cairn_code resolve(struct world *w, struct cairn_digest *ret)
 {
 	struct cairn_go_on go_on = {world_goes_on, w};
-	return cairn_registry_resolve(w->session, &w->ref, &go_on, ret, &w->err);
+	return cairn_registry_resolve(w->session, &w->ref, &go_on, ret, &w->told_size, &w->err);
 }
 
 static inline enum cairn_code get_blob(struct world *w, uint64_t offset)

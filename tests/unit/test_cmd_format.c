@@ -31,6 +31,14 @@ static void bytes__are_short_and_right(void **state)
 	}
 }
 
+static void traffic__has_its_rate_only_while_it_moves(void **state)
+{
+	(void)state;
+	char buf[CTL_TRAFFIC];
+	assert_string_equal(ctl_format_traffic(1536, 0, buf), "1.5 KiB");
+	assert_string_equal(ctl_format_traffic(1 << 20, 1536, buf), "1.0 MiB (1.5 KiB/s)");
+}
+
 static void times__read_well(void **state)
 {
 	(void)state;
@@ -411,6 +419,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(bytes__are_short_and_right),
+		cmocka_unit_test(traffic__has_its_rate_only_while_it_moves),
 		cmocka_unit_test(times__read_well),
 		cmocka_unit_test(rate__follows_a_change_of_speed),
 		cmocka_unit_test(bar__fills_its_width),

@@ -71,7 +71,7 @@ static const char everything[] =
 	"  admins: [a, b]\n"
 	"  directory: etcd\n"
 	"  peers: [h:1]\n"
-	"  etcd: {endpoints: [e:1, e:2], prefix: /x/, ca: /a, cert: /b, key: /c}\n"
+	"  etcd: {endpoints: [https://e:1, https://e:2/], prefix: /x/, ca: /a, cert: /b, key: /c}\n"
 	"  share: {allow: [\"r/*\"], deny: [\"r/secret\"]}\n"
 	"  upload_limit: 10MiB\n"
 	"  download_limit: 5\n"
@@ -128,18 +128,51 @@ static void parse__names_what_has_no_effect_yet(void **state)
 	struct cairn_config c;
 	struct cairn_err err;
 	assert_int_equal(parse(everything, &c, &err), CAIRN_OK);
-	static const char *const idle[] = {"p2p.listen", "p2p.share.allow", "p2p.tls.ca",
+	static const char *const idle[] = {"p2p.admins", "node.labels"};
+	static const char *const live[] = {"gc.interval",
+					   "gc.keep_storage",
+					   "gc.high_watermark",
+					   "containerd.prefill",
+					   "drain",
+					   "http.listen",
+					   "containerd.address",
+					   "containerd.swarm_wait",
+					   "p2p.min_rate",
+					   "p2p.download_limit",
+					   "registries.hosts",
+					   "p2p.listen",
+					   "p2p.share.allow",
+					   "p2p.tls.ca",
+					   "p2p.peers",
+					   "p2p.etcd.endpoints",
 					   "node.name"};
-	static const char *const live[] = {
-		"gc.interval",	"gc.keep_storage",    "gc.high_watermark",  "containerd.prefill",
-		"drain",	"http.listen",	      "containerd.address", "containerd.swarm_wait",
-		"p2p.min_rate", "p2p.download_limit", "registries.hosts"};
 	for (size_t i = 0; i < CAIRN_LEN(idle); i++) assert_true(without_effect(&c, idle[i]));
 	for (size_t i = 0; i < CAIRN_LEN(live); i++) assert_false(without_effect(&c, live[i]));
 	cairn_config_fini(&c);
 	assert_int_equal(parse("gc: {keep_storage: 24h}\n", &c, &err), CAIRN_OK);
 	assert_int_equal(c.without_effect.n, 0); /* the default, written out */
 	cairn_config_fini(&c);
+}
+
+static void parse__lets_others_in_only_with_tls(void **state)
+{
+	(void)state;
+	static const char *const good[] = {
+		"p2p: {listen: \"127.0.0.1:0\"}\n",
+		"p2p: {listen: \"127.9.8.7:7400\"}\n",
+		"p2p: {listen: \"localhost:7400\"}\n",
+		"p2p: {listen: \"[::1]:7400\", peers: [\"a.example:1\", \"[::1]:7401\"]}\n",
+		"p2p: {listen: \"[::]:7400\", tls: {ca: /a, cert: /b, key: /c}}\n",
+		"p2p: {listen: \"127.0.0.1:1\", directory: etcd, etcd: {endpoints: "
+		"[\"e:2379\"]}}\n",
+	};
+	for (size_t i = 0; i < CAIRN_LEN(good); i++) {
+		struct cairn_config c;
+		struct cairn_err err;
+		if (parse(good[i], &c, &err) != CAIRN_OK) fail_msg("%s: %s", good[i], err.msg);
+		assert_int_equal(c.without_effect.n, 0);
+		cairn_config_fini(&c);
+	}
 }
 
 /* Only who sets it is told that a floor can never be kept. */
@@ -194,6 +227,27 @@ static void parse__refuses_and_names_place_key_and_allowed(void **state)
 		{"p2p: {min_rate: 20000000TiB}\n", {"p2p.min_rate"}},
 		{"registries: {hosts: [{plain_http: true}]}\n", {"registries.hosts", "host"}},
 		{"registries: {hosts: [{host: a, x: b}]}\n", {"registries.hosts.x"}},
+		{"p2p: {listen: \"0.0.0.0:7400\"}\n", {"p2p.listen", "p2p.tls", "127.0.0.1"}},
+		{"p2p: {listen: \":7400\"}\n", {"p2p.listen", "0.0.0.0:7400"}},
+		{"p2p: {listen: \"128.0.0.1:1\"}\n", {"p2p.listen"}},
+		{"p2p: {listen: \"[::2]:1\"}\n", {"p2p.listen"}},
+		{"p2p: {tls: {ca: /a, cert: /b}}\n", {"p2p.tls.key is not set", "none"}},
+		{"p2p: {tls: {key: /a, cert: /b}}\n", {"p2p.tls.ca is not set"}},
+		{"p2p: {tls: {ca: /a, key: /b}}\n", {"p2p.tls.cert is not set"}},
+		{"p2p: {directory: etcd}\n", {"p2p.etcd.endpoints is not set"}},
+		{"p2p: {etcd: {endpoints: [\"e:2379\", \"ftp://e:2379\"]}}\n",
+		 {"entry 2 of p2p.etcd.endpoints", "https://host:port"}},
+		{"p2p: {etcd: {endpoints: [\"https://e\"]}}\n", {"p2p.etcd.endpoints"}},
+		{"p2p: {etcd: {endpoints: [\"https://u:p@e:2379\"]}}\n", {"without a user"}},
+		{"p2p: {etcd: {endpoints: [\"http://e:2379\"], ca: /a}}\n",
+		 {"p2p.etcd.endpoints", "plain http", "p2p.etcd.ca"}},
+		{"p2p: {etcd: {endpoints: [\"https://e:2379\"], ca: /a, cert: /b}}\n",
+		 {"p2p.etcd.key is not set"}},
+		{"p2p: {etcd: {key: /b}}\n", {"p2p.etcd.cert is not set"}},
+		{"p2p: {peers: [node1]}\n", {"p2p.peers", "\"node1\"", "host:port"}},
+		{"p2p: {peers: [\"node1:0\"]}\n", {"p2p.peers", "1 to 65535"}},
+		{"p2p: {peers: [\":7400\"]}\n", {"p2p.peers"}},
+		{"p2p: {advertise: \":7400\"}\n", {"p2p.advertise", "host:port"}},
 		{"drain: 1s\ndrain: 2s\n", {"test.yaml:2:", "given twice", "line 1"}},
 		{"drain: &a 1s\n", {"anchors"}},
 		{"drain: *a\n", {"aliases"}},
@@ -265,6 +319,7 @@ int main(void)
 		cmocka_unit_test(parse__names_what_has_no_effect_yet),
 		cmocka_unit_test(parse__refuses_and_names_place_key_and_allowed),
 		cmocka_unit_test(parse__takes_any_high_watermark_alone),
+		cmocka_unit_test(parse__lets_others_in_only_with_tls),
 		cmocka_unit_test(parse__bounds_what_it_reads),
 		cmocka_unit_test(load__reads_a_file_and_says_when_there_is_none),
 	};

@@ -304,8 +304,9 @@ static void tls__where_plain_http_is_spoken(void **state)
 	assert_code(w, cairn_registry_new(&w->opts, &other, &w->err), CAIRN_OK);
 	assert_code(w, cairn_registry_session_new(other, NULL, &session, &w->err), CAIRN_OK);
 	struct cairn_digest digest;
+	uint64_t size;
 	enum cairn_code code =
-		cairn_registry_resolve(session, &w->ref, NULL, &digest, &w->err);
+		cairn_registry_resolve(session, &w->ref, NULL, &digest, &size, &w->err);
 	assert_code(w, code, CAIRN_FAILED_PRECONDITION);
 	cairn_registry_session_free(session);
 	cairn_registry_free(other);

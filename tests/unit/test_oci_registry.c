@@ -154,6 +154,7 @@ static void resolve__is_one_head(void **state)
 	world_open(w, NULL);
 	assert_code(w, resolve(w, &got), CAIRN_OK);
 	assert_true(cairn_digest_equal(&got, &w->digest));
+	assert_int_equal(w->told_size, strlen(MANIFEST));
 	assert_has(http_server_request(w->a, 0), "HEAD /v2/lib/app/manifests/v1 HTTP/1.1\r\n");
 	assert_int_equal(http_server_requests(w->a), 1);
 }
@@ -171,6 +172,7 @@ static void resolve__gets_where_head_tells_too_little(void **state)
 	for (int i = 0; i < 2; i++) {
 		assert_code(w, resolve(w, &got), CAIRN_OK);
 		assert_true(cairn_digest_equal(&got, &want));
+		assert_int_equal(w->told_size, strlen(MANIFEST));
 	}
 	assert_has(http_server_request(w->a, 3), "GET ");
 }

@@ -15,6 +15,7 @@
 
 #include "cairn.pb-c.h"
 #include "plugin/plugin.h"
+#include "support/fake_swarm.h"
 #include "support/tmp.h"
 
 #define META_DB CAIRN_TEST_DATA "/containerd-1.6.20-meta.db"
@@ -353,6 +354,108 @@ static void status__says_what_is_here(void **state)
 	assert_string_equal(r->runtime->address, "");
 	assert_false(r->runtime->reachable);
 	protobuf_c_message_free_unpacked(msg, NULL);
+}
+
+/* ---- other nodes ---- */
+
+static struct cairn_swarm *add_swarm(struct fixture *f)
+{
+	struct cairn_swarm *swarm = fake_swarm_new(CAIRN_WANT_FAILED);
+	f->service.swarm = swarm;
+	swarm->stats = (struct cairn_swarm_stats){.members = 3, .to_peers_bytes = 9};
+	strcpy(swarm->health, "etcd does not answer");
+	swarm->n_fills = swarm->n_uploads = 1;
+	digest_of("one", &swarm->fills[0].digest);
+	swarm->fills[0].size = 100;
+	swarm->fills[0].state = CAIRN_WANT_WAITING;
+	swarm->fills[0].grant.state = CAIRN_GRANT_QUEUED;
+	strcpy(swarm->fills[0].grant.node.address, "10.0.0.2:7400");
+	digest_of("two", &swarm->uploads[0].digest);
+	strcpy(swarm->uploads[0].address, "10.0.0.3:7400");
+	swarm->uploads[0].bps = 5;
+	swarm->n_peers = 3;
+	strcpy(swarm->peers[0].address, "10.0.0.2:7400");
+	swarm->peers[0].connected = true; /* as far as we know: it is dead all the same */
+	swarm->peers[0].shunned_ms = 1000;
+	swarm->peers[0].bad_pieces = 2;
+	strcpy(swarm->peers[0].error, "it sent too little");
+	strcpy(swarm->peers[1].address, "10.0.0.9:7400");
+	swarm->peers[1].self = true;
+	strcpy(swarm->peers[2].address, "10.0.0.1:7400");
+	swarm->peers[2].connected = swarm->peers[2].member = true;
+	swarm->peers[2].from_bytes = 11;
+	return swarm;
+}
+
+static void status__tells_of_the_swarm(void **state)
+{
+	struct fixture *f = *state;
+	struct cairn_err err;
+	ProtobufCMessage *msg;
+	struct cairn_swarm *swarm = add_swarm(f);
+	char text[CAIRN_DIGEST_STR];
+	Cairn__V1__StatusRequest request = CAIRN__V1__STATUS_REQUEST__INIT;
+	must(unary(f, "/cairn.v1.Cairn/Status", &request.base,
+		   &cairn__v1__status_response__descriptor, &msg, &err),
+	     &err);
+	const Cairn__V1__Swarm *s = ((const Cairn__V1__StatusResponse *)msg)->swarm;
+	assert_non_null(s);
+	assert_string_equal(s->address, "127.0.0.1:7400");
+	assert_string_equal(s->health, "etcd does not answer");
+	assert_int_equal(s->members, 3);
+	assert_int_equal(s->to_peers_bytes, 9);
+	assert_int_equal(s->n_fills, 1);
+	assert_string_equal(s->fills[0]->digest, digest_text("one", text));
+	assert_string_equal(s->fills[0]->state, "waiting");
+	assert_string_equal(s->fills[0]->grant, "queued");
+	assert_string_equal(s->fills[0]->grant_node, "10.0.0.2:7400");
+	assert_false(s->fills[0]->grant_ours);
+	assert_int_equal(s->n_uploads, 1);
+	assert_string_equal(s->uploads[0]->address, "10.0.0.3:7400");
+	assert_int_equal(s->uploads[0]->bytes_per_second, 5);
+	protobuf_c_message_free_unpacked(msg, NULL);
+	f->service.swarm = NULL;
+	must(unary(f, "/cairn.v1.Cairn/Status", &request.base,
+		   &cairn__v1__status_response__descriptor, &msg, &err),
+	     &err);
+	assert_null(((const Cairn__V1__StatusResponse *)msg)->swarm);
+	protobuf_c_message_free_unpacked(msg, NULL);
+	fake_swarm_free(swarm);
+}
+
+static void list_peers__has_this_node_first(void **state)
+{
+	struct fixture *f = *state;
+	struct cairn_err err;
+	struct cairn_msg *msg = NULL;
+	ProtobufCMessage *pb = NULL;
+	struct cairn_call *call = NULL;
+	struct cairn_swarm *swarm = add_swarm(f);
+	Cairn__V1__ListPeersRequest request = CAIRN__V1__LIST_PEERS_REQUEST__INIT;
+	static const char path[] = "/cairn.v1.Cairn/ListPeers";
+	must(cairn_channel_open(f->channel, path, NULL, 0, CALL_MS, &call, &err), &err);
+	must(cairn_call_send(call, &request.base, &err), &err);
+	assert_int_equal(cairn_call_recv(call, &msg), CAIRN_RECV_MSG);
+	must(cairn_msg_unpack(call, msg, &cairn__v1__list_peers_response__descriptor, &pb, &err),
+	     &err);
+	cairn_msg_free(msg);
+	const Cairn__V1__ListPeersResponse *r = (const void *)pb;
+	assert_int_equal(r->n_peers, 3);
+	assert_string_equal(r->peers[0]->state, "self");
+	assert_string_equal(r->peers[1]->state, "connected");
+	assert_int_equal(r->peers[1]->from_bytes, 11);
+	assert_string_equal(r->peers[2]->state, "gone");
+	assert_int_equal(r->peers[2]->bad_pieces, 2);
+	assert_int_equal(r->peers[2]->shunned_ms, 1000);
+	assert_string_equal(r->peers[2]->error, "it sent too little");
+	must(cairn_call_finish(call, &err), &err);
+	f->service.swarm = NULL;
+	must(cairn_channel_open(f->channel, path, NULL, 0, CALL_MS, &call, &err), &err);
+	must(cairn_call_send(call, &request.base, &err), &err);
+	assert_int_equal(cairn_call_recv(call, &msg), CAIRN_RECV_GONE);
+	assert_int_equal(cairn_call_finish(call, &err), CAIRN_FAILED_PRECONDITION);
+	assert_non_null(strstr(err.msg, "p2p.listen"));
+	fake_swarm_free(swarm);
 }
 
 static size_t count_listed(struct fixture *f, Cairn__V1__BlobState state, bool damaged_only)
@@ -905,6 +1008,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(status__says_what_is_here),
+		TEST(status__tells_of_the_swarm),
+		TEST(list_peers__has_this_node_first),
 		TEST(list__gives_each_blob_once_in_order),
 		TEST(list__refuses_a_state_that_is_none),
 		TEST(explain__gives_reasons),

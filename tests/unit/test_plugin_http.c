@@ -5,7 +5,10 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include "support/fake_swarm.h"
+
 struct world {
+	struct cairn_swarm *swarm;
 	struct node *n;
 	struct cairn_runtime *rt;
 	struct cairn_http *http;
@@ -18,11 +21,26 @@ static int setup(void **state)
 	struct cairn_runtime_opts ropts = {
 		.rpc = w->n->rpc, .cache = w->n->cache, .address = "", .interval_ms = 1000};
 	OK(cairn_runtime_start(&ropts, &w->rt, &node_err));
+	w->swarm = fake_swarm_new(CAIRN_WANT_FAILED);
+	w->swarm->stats = (struct cairn_swarm_stats){.from_peers_bytes = 77,
+						     .grants = 3,
+						     .decisions = 5,
+						     .decide_us_sum = 1500,
+						     .decide_buckets = {1, 5},
+						     .connections_in = 2,
+						     .members = 4};
+	w->swarm->n_peers = 2;
+	strcpy(w->swarm->peers[0].address, "10.0.0.2:7400");
+	strcpy(w->swarm->peers[1].address, "10.0.0.3:7400");
+	w->swarm->peers[1].bad_pieces = 6;
+	w->n->content.swarm = w->swarm;
 	struct cairn_http_opts opts = {
 		.listen = "127.0.0.1:0",
 		.cache = w->n->cache,
 		.server = w->n->server,
 		.runtime = w->rt,
+		.content = &w->n->content,
+		.swarm = w->swarm,
 		.health = &w->n->health,
 		.version = "1.2\"3\\4\n5",
 		.started_ns = 1,
@@ -38,6 +56,7 @@ static int teardown(void **state)
 	cairn_http_stop(w->http);
 	cairn_runtime_stop(w->rt);
 	node_free(w->n);
+	fake_swarm_free(w->swarm);
 	free(w);
 	return 0;
 }
@@ -150,6 +169,37 @@ static void metrics__are_well_formed(void **state)
 	}
 }
 
+static void metrics__tell_where_blobs_come_from(void **state)
+{
+	struct world *w = *state;
+	uint8_t data[1000];
+	char ref[200];
+	fill_bytes(data, sizeof(data), 1);
+	snprintf(ref, sizeof(ref), "default/1/layer-%s", digest_text(data, sizeof(data)));
+	OK(put_blob(w->n, ref, data, sizeof(data)));
+	OK(put_blob(w->n, "an/import", data, sizeof(data) - 1)); /* is no pull */
+	char *text = fetch(w, "GET /metrics");
+	static const char *const lines[] = {
+		"cairn_pull_blobs_total{source=\"containerd\"} 1\n",
+		"cairn_pull_blobs_total{source=\"peers\"} 0\n",
+		"cairn_repairs_total{result=\"ok\"} 0\n",
+		"cairn_p2p_received_bytes_total{source=\"peers\"} 77\n",
+		"cairn_p2p_received_bytes_total{source=\"registry\"} 1000\n",
+		"cairn_p2p_received_bytes_total{source=\"preheat\"} 0\n",
+		"cairn_p2p_grants_total 3\n",
+		"cairn_p2p_decision_seconds_bucket{le=\"+Inf\"} 5\n",
+		"cairn_p2p_decision_seconds_sum 0.001500\n",
+		"cairn_p2p_bad_pieces_total{peer=\"10.0.0.3:7400\"} 6\n",
+		"cairn_p2p_connections{direction=\"in\"} 2\n",
+		"cairn_p2p_members 4\n",
+		"cairn_p2p_healthy 1\n",
+	};
+	for (size_t i = 0; i < CAIRN_LEN(lines); i++) {
+		if (strstr(text, lines[i]) == NULL) fail_msg("missing: %s in\n%s", lines[i], text);
+	}
+	assert_null(strstr(text, "10.0.0.2")); /* which did no wrong */
+}
+
 static void start__says_what_is_wrong_with_the_address(void **state)
 {
 	struct world *w = *state;
@@ -177,6 +227,8 @@ int main(void)
 						teardown),
 		cmocka_unit_test_setup_teardown(metrics__count_calls_and_bytes, setup, teardown),
 		cmocka_unit_test_setup_teardown(metrics__are_well_formed, setup, teardown),
+		cmocka_unit_test_setup_teardown(metrics__tell_where_blobs_come_from, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(start__says_what_is_wrong_with_the_address, setup,
 						teardown),
 	};

@@ -8,6 +8,7 @@
 #include "oci/registry.h"
 #include "plugin/preheat.h"
 #include "plugin/preheat_store.h"
+#include "support/fake_swarm.h"
 
 #define STALL_MS 400 /* of the client */
 #define LONGER_MS                                                                                  \
@@ -23,6 +24,9 @@ struct world {
 	struct cairn_registry *registry;
 	struct cairn_fills *fills;
 	struct cairn_preheat *preheat;
+	struct cairn_swarm *swarm; /* NULL: none */
+	struct cairn_share *share; /* NULL: everything */
+	unsigned peers_have;	   /* bit i: blob i of digests */
 	char host[32], name[64], manifest[1024], digests[3][CAIRN_DIGEST_STR], head[256];
 	uint8_t layer[3000];
 };
@@ -50,6 +54,9 @@ static void start(struct world *w)
 						.fills = w->fills,
 						.gc = w->g->gc,
 						.registry = w->registry,
+						.swarm = w->swarm,
+						.share = w->share,
+						.stall_ms = 60000,
 						.clock = &w->g->n->clock,
 						.state_dir = w->g->n->dir};
 	OK(cairn_preheat_start(&opts, &w->preheat, &node_err));
@@ -98,6 +105,8 @@ static int tear_down(void **state)
 	stop(w);
 	cairn_registry_free(w->registry);
 	cairn_fills_free(w->fills);
+	cairn_share_free(w->share);
+	fake_swarm_free(w->swarm);
 	http_server_stop(w->http);
 	gc_teardown(&g);
 	free(w);
@@ -237,6 +246,135 @@ static void job__gives_up_on_wrong_bytes(void **state)
 	expect_end(submit(w), CAIRN__V1__JOB_STATE__FAILED, "have another digest");
 	assert_int_equal(http_server_requests(w->http), 6);
 	assert_false(is_held(w, 2));
+}
+
+/* ---- other nodes ---- */
+
+/* Peers have some of the image; what they do not have is granted to us. */
+static void peers_answer(void *arg, struct cairn_swarm *swarm, const struct cairn_digest *digest)
+{
+	struct world *w = arg;
+	char text[CAIRN_DIGEST_STR];
+	const void *bytes[] = {w->manifest, CONFIG, w->layer};
+	const size_t sizes[] = {strlen(w->manifest), strlen(CONFIG), sizeof(w->layer)};
+	size_t i = 0;
+	cairn_digest_format(digest, text);
+	while (i < 3 && strcmp(w->digests[i], text) != 0) i++;
+	if (i == 3 || (w->peers_have >> i & 1) == 0) {
+		fake_swarm_set(swarm, digest, CAIRN_WANT_GRANTED, 0);
+		return;
+	}
+	struct cairn_ingest *ing = NULL;
+	struct cairn_err err;
+	const struct cairn_span span = {bytes[i], sizes[i]};
+	const struct cairn_ingest_spec spec = {
+		.ref = "arrives", .total = sizes[i], .want = *digest, .own = true};
+	if (cairn_ingest_open(w->g->n->cache, &spec, &ing, &err) != CAIRN_OK ||
+	    cairn_ingest_write(ing, 0, &span, 1, &err) != CAIRN_OK) {
+		abort();
+	}
+	cairn_ingest_abort(ing);
+	cairn_ingest_close(ing);
+	fake_swarm_set(swarm, digest, CAIRN_WANT_HERE, sizes[i]);
+}
+
+static void start_with_peers(struct world *w, unsigned have)
+{
+	w->swarm = fake_swarm_new(CAIRN_WANT_ASKING);
+	w->swarm->on_want = peers_answer;
+	w->swarm->on_want_arg = w;
+	w->peers_have = have;
+	start(w);
+	http_server_then(w->http, (struct http_step){.headers = w->head, .body = w->manifest});
+}
+
+static void peers__have_all_but_the_name(void **state)
+{
+	struct world *w = *state;
+	start_with_peers(w, 7);
+	Cairn__V1__Job *msg;
+	struct cairn_preheat_job *job = submit(w);
+	msg = wait_for_end(job);
+	assert_string_equal(msg->images[0]->error, "");
+	assert_int_equal(msg->state, CAIRN__V1__JOB_STATE__SUCCEEDED);
+	assert_int_equal(msg->bytes_fetched, 0);
+	assert_int_equal(msg->bytes_from_peers, msg->bytes_total);
+	for (size_t i = 0; i < 3; i++) assert_string_equal(job->blobs[i].source, "peers");
+	cairn__v1__job__free_unpacked(msg, NULL);
+	cairn_preheat_job_unref(job);
+	assert_int_equal(http_server_requests(w->http), 1);
+	assert_int_equal(fake_swarm_open(w->swarm), 0);
+	for (size_t i = 0; i < 3; i++) assert_true(is_held(w, i));
+}
+
+/* What a preheat gets, it knows from where. */
+static void peers__may_have_what_the_name_allows(void **state)
+{
+	struct world *w = *state;
+	char pattern[64];
+	const char *const allow[] = {pattern};
+	const struct cairn_share_opts opts = {.cache = w->g->n->cache,
+					      .rpc = w->g->n->rpc,
+					      .containerd = "",
+					      .allow = allow,
+					      .n_allow = 1};
+	snprintf(pattern, sizeof(pattern), "%s/team/*", w->host);
+	OK(cairn_share_new(&opts, &w->share, &node_err));
+	start(w);
+	answer_plan(w);
+	answer(w, w->layer, sizeof(w->layer));
+	expect_end(submit(w), CAIRN__V1__JOB_STATE__SUCCEEDED, "");
+	for (size_t i = 0; i < 3; i++) {
+		struct cairn_digest digest;
+		OK(cairn_digest_parse(w->digests[i], strlen(w->digests[i]), &digest, &node_err));
+		assert_true(cairn_share_may(w->share, &digest));
+	}
+}
+
+static void peers__without_the_layer_leave_it_to_us(void **state)
+{
+	struct world *w = *state;
+	start_with_peers(w, 3);
+	answer(w, w->layer, sizeof(w->layer));
+	struct cairn_preheat_job *job = submit(w);
+	Cairn__V1__Job *msg = wait_for_end(job);
+	assert_int_equal(msg->state, CAIRN__V1__JOB_STATE__SUCCEEDED);
+	assert_int_equal(msg->bytes_fetched, sizeof(w->layer));
+	assert_int_equal(msg->bytes_from_peers + msg->bytes_fetched, msg->bytes_total);
+	cairn__v1__job__free_unpacked(msg, NULL);
+	cairn_preheat_job_unref(job);
+	assert_int_equal(fake_swarm_wanted(w->swarm), 3);
+	assert_int_equal(fake_swarm_open(w->swarm), 0);
+	assert_true(is_held(w, 2));
+}
+
+/* A swarm that fails is as none. */
+static void peers__that_fail_are_done_without(void **state)
+{
+	struct world *w = *state;
+	start_with_peers(w, 0);
+	w->swarm->on_want = NULL;
+	w->swarm->first = CAIRN_WANT_FAILED;
+	answer(w, w->manifest, strlen(w->manifest));
+	answer(w, CONFIG, strlen(CONFIG));
+	answer(w, w->layer, sizeof(w->layer));
+	expect_end(submit(w), CAIRN__V1__JOB_STATE__SUCCEEDED, "");
+	assert_int_equal(fake_swarm_wanted(w->swarm), 3);
+	assert_int_equal(fake_swarm_open(w->swarm), 0);
+}
+
+static void peers__are_let_go_by_a_cancelled_job(void **state)
+{
+	struct world *w = *state;
+	start_with_peers(w, 0);
+	w->swarm->on_want = NULL;
+	w->swarm->first = CAIRN_WANT_WAITING;
+	struct cairn_preheat_job *job = submit(w);
+	UNTIL(fake_swarm_open(w->swarm) == 1);
+	assert_true(cairn_preheat_cancel(w->preheat, job));
+	UNTIL(cairn_preheat_job_is_over(job));
+	assert_int_equal(fake_swarm_open(w->swarm), 0);
+	cairn_preheat_job_unref(job);
 }
 
 /* ---- up and down ---- */
@@ -442,6 +580,11 @@ int main(void)
 		CASE(job__goes_on_after_a_stall),
 		CASE(job__fails_when_the_registry_stands_still),
 		CASE(job__gives_up_on_wrong_bytes),
+		CASE(peers__have_all_but_the_name),
+		CASE(peers__may_have_what_the_name_allows),
+		CASE(peers__without_the_layer_leave_it_to_us),
+		CASE(peers__that_fail_are_done_without),
+		CASE(peers__are_let_go_by_a_cancelled_job),
 		CASE(stop__leaves_a_job_for_the_next_start),
 		CASE(submit__fails_when_it_cannot_be_written),
 		CASE(queue__is_bounded),

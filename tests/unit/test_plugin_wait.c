@@ -27,6 +27,7 @@ static int set_up(void **state)
 	snprintf(w->ref, sizeof(w->ref), "default/1/layer-%s", w->text);
 	w->n = node_new(true, false);
 	w->fills = cairn_fills_new(w->n->cache);
+	w->n->content.waits = true;
 	w->n->content.fills = w->fills;
 	w->n->content.stall_ms = 60000;
 	*state = w;

@@ -1,0 +1,27 @@
+/* The swarm of a daemon, as it is configured. */
+#ifndef CAIRN_CMD_CAIRND_SWARM_H
+#define CAIRN_CMD_CAIRND_SWARM_H
+
+#include "config/config.h"
+#include "plugin/plugin.h"
+
+struct cairnd_swarm {
+	struct cairn_share *share; /* NULL: everything may go to others */
+	struct cairn_swarm *swarm; /* NULL: p2p.listen is "" */
+	bool tls;
+};
+
+/* What may be shared: before anything tells of what is here. */
+CAIRN_CHECKED enum cairn_code cairnd_share_new(struct cairnd_swarm *s,
+					       const struct cairn_config *config,
+					       struct cairn_cache *cache, struct cairn_rpc *rpc,
+					       struct cairn_err *err);
+CAIRN_CHECKED enum cairn_code cairnd_swarm_start(struct cairnd_swarm *s,
+						 const struct cairn_config *config,
+						 struct cairn_cache *cache, struct cairn_rpc *rpc,
+						 struct cairn_err *err);
+
+/* The certificates, again from their files. Logs what comes of it. */
+void cairnd_swarm_reload(struct cairnd_swarm *s);
+
+#endif
