@@ -17,7 +17,7 @@ listen: {socket}
 drain: {drain}
 containerd: {{address: "{containerd}"}}
 http: {{listen: "127.0.0.1:{port}"}}
-log: {{level: debug}}
+log: {{level: {level}}}
 """
 # The machine that runs the tests may have a full disk: no test is to depend on it but those about it.
 NO_MARKS = "gc: {high_watermark: 100%, low_watermark: 100%, min_free: 0%}\n"
@@ -26,7 +26,8 @@ SUPPRESSIONS = pathlib.Path(__file__).with_name("lsan.supp")
 
 
 class Cairnd:
-    def __init__(self, folder, containerd="", state=None, drain="5s", extra="", env=None):
+    def __init__(self, folder, containerd="", state=None, drain="5s", extra="", env=None, host=None,
+                 level="debug"):
         self.folder = pathlib.Path(folder) / "cairnd"
         self.state = pathlib.Path(state) if state else self.folder / "state"
         self.socket = self.folder / "cairn.sock"
@@ -34,6 +35,8 @@ class Cairnd:
         self.drain = drain
         self.extra = extra
         self.env = env or {}
+        self.host = host  # of harness/net.py, None: ours
+        self.level = level
         self.http = free_port()
         self.process = None
         self.clients = []
@@ -56,7 +59,7 @@ class Cairnd:
     def configure(self):
         (self.folder / "cairn.yaml").write_text(CONFIG.format(
             state=self.state, socket=self.socket, drain=self.drain, containerd=self.containerd,
-            port=self.http) + ("" if re.search(r"^gc:", self.extra, re.M) else NO_MARKS) + self.extra)
+            port=self.http, level=self.level) + ("" if re.search(r"^gc:", self.extra, re.M) else NO_MARKS) + self.extra)
 
     @property
     def binary(self):
@@ -65,7 +68,8 @@ class Cairnd:
     def start(self, wait=True):
         env = {"ASAN_OPTIONS": "detect_stack_use_after_return=0:abort_on_error=0:exitcode=99",
                "UBSAN_OPTIONS": "print_stacktrace=1", "LSAN_OPTIONS": f"suppressions={SUPPRESSIONS}", **self.env}
-        self.process = Process("cairnd", [self.binary, "--config", self.folder / "cairn.yaml"], self.folder, env)
+        self.process = Process("cairnd", [self.binary, "--config", self.folder / "cairn.yaml"], self.folder, env,
+                               self.host)
         self.process.start()
         if wait:
             wait_for("cairnd to serve", self.serves, 30)

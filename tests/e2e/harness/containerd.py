@@ -74,14 +74,15 @@ def all_of(run, script):
 class Containerd:
     """store: the socket of the content store, None: containerd's own."""
 
-    def __init__(self, folder, store=None, cri=False, policy="shared", discard=False, hosts=()):
+    def __init__(self, folder, store=None, cri=False, policy="shared", discard=False, hosts=(), host=None):
         self.folder = pathlib.Path(folder) / "containerd"
         self.socket = self.folder / "c.sock"
         self.store = store
         self.cri_enabled = cri
         self.policy = policy
         self.discard = discard
-        self.hosts = hosts
+        self.hosts = hosts  # registries
+        self.host = host    # of harness/net.py, None: ours
         self.process = None
         self.cri_client = None
         self.containers = []
@@ -120,7 +121,8 @@ class Containerd:
                 subprocess.run(["umount", "-l", line.split()[1]], check=False)
 
     def start(self, wait=True):
-        self.process = Process("containerd", ["containerd", "--config", self.folder / "config.toml"], self.folder)
+        self.process = Process("containerd", ["containerd", "--config", self.folder / "config.toml"], self.folder,
+                               host=self.host)
         self.process.start()
         if wait:
             wait_for("containerd to answer", self.answers, 30)
@@ -171,7 +173,8 @@ class Containerd:
     # ctr
 
     def argv(self, *args, ns="default"):
-        return ["ctr", "-a", str(self.socket), "-n", ns, *map(str, args)]
+        argv = ["ctr", "-a", str(self.socket), "-n", ns, *map(str, args)]
+        return self.host.argv(*argv) if self.host else argv
 
     def ctr(self, *args, ns="default", check=True, timeout=120, stdin=None):
         done = subprocess.run(self.argv(*args, ns=ns), stdout=subprocess.PIPE, stderr=subprocess.PIPE,

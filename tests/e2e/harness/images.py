@@ -8,6 +8,8 @@
     demo/app:v1 v2 live   busybox (gzip), 100 MiB (gzip, shared by v1 and v2), 20 MiB (zstd), 1 MiB (plain tar)
     demo/small:v1 v2 live busybox (gzip), 1 MiB (gzip)
     demo/mid:v1           busybox (gzip), 20 MiB (gzip)
+    demo/wide:v1          busybox (gzip), 6 x 3 MiB (gzip)
+    demo/wide:half        busybox (gzip), the first 3 of these
     demo/multi:v1         an index: linux/amd64 like small, linux/arm64
 """
 import gzip
@@ -192,6 +194,9 @@ def make(root):
     store.image("demo/small", ["v1", "live"], [base1, one], "v1")
     store.image("demo/small", ["v2"], [base2, one], "v2")
     store.image("demo/mid", ["v1"], [base1, store.data("mid", 20 * MIB, 5, "gzip")], "v1")
+    wide = [store.data(f"wide-{number}", 3 * MIB, 2, "gzip") for number in range(6)]
+    store.image("demo/wide", ["v1"], [base1, *wide], "v1")
+    store.image("demo/wide", ["half"], [base1, *wide[:3]], "v1")
     store.index("demo/multi", "v1", [
         ("amd64", [base1, store.data("amd", MIB, 1, "gzip")]),
         ("arm64", [base2, store.data("arm", MIB, 1, "gzip")])], "v1")

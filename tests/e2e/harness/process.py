@@ -47,9 +47,10 @@ class Process:
     running = []  # every process that was started and not stopped, oldest first
     logs = []     # every log file, for when a test fails
 
-    def __init__(self, name, argv, folder, env=None):
+    def __init__(self, name, argv, folder, env=None, host=None):
+        """host: of harness/net.py, to run on."""
         self.name = name
-        self.argv = [str(a) for a in argv]
+        self.argv = host.argv(*argv) if host else [str(a) for a in argv]
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log = self.folder / f"{name}.log"
@@ -113,12 +114,12 @@ def end_all():
     Process.running.clear()
 
 
-def log_tails(lines=40):
+def log_tails(lines=int(os.environ.get("CAIRN_LOG_LINES", "40"))):
     """The end of each log, for a failed test's report."""
     parts = []
     for log in Process.logs:
         if log.exists():
             text = [line[:240] for line in log.read_text(errors="replace").splitlines() if not NOISE.search(line)]
-            parts.append(f"---- {log.name}: the last of {len(text)} lines")
+            parts.append(f"---- {log.parent.parent.name}/{log.parent.name}/{log.name}: the last of {len(text)} lines")
             parts += text[-lines:]
     return "\n".join(parts)

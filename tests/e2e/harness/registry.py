@@ -19,7 +19,7 @@ storage:
 http: {http}
 """
 ACCESS = re.compile(
-    r'^127\.0\.0\.1 - \S+ \[[^]]*\] "(GET|HEAD|PUT|POST|PATCH|DELETE) (\S+) HTTP/[12]\.[01]" (\d+) (\d+)', re.M)
+    r'^([0-9.]+) - \S+ \[[^]]*\] "(GET|HEAD|PUT|POST|PATCH|DELETE) (\S+) HTTP/[12]\.[01]" (\d+) (\d+)', re.M)
 
 
 def images_folder():
@@ -40,7 +40,8 @@ def digests(name):
 class Request:
     """A line of the access log."""
 
-    def __init__(self, method, path, status, size):
+    def __init__(self, client, method, path, status, size):
+        self.client = client  # its address
         self.method, self.path, self.status, self.size = method, path, int(status), int(size)
         match = re.search(r"/(manifests|blobs)/([^/?]+)(\?.*)?$", path)
         self.kind, self.name = match.group(1, 2) if match else ("", "")
@@ -50,14 +51,16 @@ class Request:
 
 
 class Registry:
-    """auth: docker-registry's auth. tls: (certificate, key)."""
+    """auth: docker-registry's auth. tls: (certificate, key). on: a host of harness/net.py."""
 
-    def __init__(self, folder, auth=None, tls=None):
+    def __init__(self, folder, auth=None, tls=None, on=None):
         self.folder = pathlib.Path(folder) / "registry"
         self.auth = auth
         self.tls = tls
+        self.on = on
+        self.address = on.address if on else "127.0.0.1"
         self.port = free_port()
-        self.host = f"127.0.0.1:{self.port}"
+        self.host = f"{self.address}:{self.port}"
         self.storage = self.folder / "storage"
         self.process = None
         self.seen = 0
@@ -70,7 +73,7 @@ class Registry:
         return self
 
     def configure(self):
-        listen = {"addr": f"127.0.0.1:{self.port}"}
+        listen = {"addr": self.host}
         if self.tls:
             listen["tls"] = {"certificate": str(self.tls[0]), "key": str(self.tls[1])}
         text = CONFIG.format(root=self.storage, http=json.dumps(listen))
@@ -84,7 +87,7 @@ class Registry:
 
     def start(self):
         argv = ["docker-registry", "serve", self.folder / "config.yml"]
-        self.process = Process("registry", argv, self.folder, {"OTEL_TRACES_EXPORTER": "none"}).start()
+        self.process = Process("registry", argv, self.folder, {"OTEL_TRACES_EXPORTER": "none"}, self.on).start()
         wait_for("the registry to answer", self.answers)
 
     def stop(self):
@@ -96,9 +99,9 @@ class Registry:
         if self.tls:
             context = ssl.create_default_context()
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-            connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=5, context=context)
+            connection = http.client.HTTPSConnection(self.address, self.port, timeout=5, context=context)
         else:
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+            connection = http.client.HTTPConnection(self.address, self.port, timeout=5)
         try:
             connection.request("GET", "/v2/")
             return connection.getresponse().status in (200, 401)

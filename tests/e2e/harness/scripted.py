@@ -7,6 +7,8 @@
         gate = r.hold("GET", one.layers[0], after=100)                # gate.reached.wait(), gate.open()
 
 A step is a function of the request's handler; it answers, or returns PASS: answer as you should."""
+import collections
+import contextlib
 import hashlib
 import http.server
 import json
@@ -54,6 +56,7 @@ class Asked:
 
     def __init__(self, handler):
         self.method, self.path = handler.command, handler.path
+        self.client = handler.client_address[0]
         self.headers = dict(handler.headers.items())
         match = ROUTE.match(handler.path)
         self.kind, self.name = (match["kind"], match["name"]) if match else ("", handler.path)
@@ -65,7 +68,10 @@ class Asked:
 
 
 class ScriptedRegistry:
-    def __init__(self, *_):
+    def __init__(self, *_, on=None):
+        """on: a host of harness/net.py."""
+        self.on = on
+        self.sent = collections.Counter()  # (client, digest) -> bytes of bodies
         self.blobs = {}      # digest -> bytes, or a path
         self.types = {}      # digest of a manifest -> its media type
         self.tags = {}       # repository:tag -> digest
@@ -104,9 +110,11 @@ class ScriptedRegistry:
             block_on_close = False
             request_queue_size = 64
 
-        self.server = Server(("127.0.0.1", 0), Handler)
+        address = self.on.address if self.on else "127.0.0.1"
+        with self.on.inside() if self.on else contextlib.nullcontext():
+            self.server = Server((address, 0), Handler)
         self.port = self.server.server_port
-        self.host = f"127.0.0.1:{self.port}"
+        self.host = f"{address}:{self.port}"
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         return self
 
@@ -222,6 +230,15 @@ class ScriptedRegistry:
             return self.answer(handler, drip=(rate, gate))
         return step
 
+    def to_client(self, client, step):
+        """The step for requests from this address, and the usual answer for others."""
+        return lambda handler: step(handler) if handler.client_address[0] == client else PASS
+
+    def sent_of(self, digests):
+        """Bytes of these blobs that were sent so far, to all."""
+        with self.lock:
+            return sum(n for (_, digest), n in self.sent.items() if digest in digests)
+
     def relent(self):
         """No scripts any more, and no gates."""
         with self.lock:
@@ -322,10 +339,10 @@ class ScriptedRegistry:
             handler.send_header(key, value)
         handler.end_headers()
         if handler.command != "HEAD":
-            self.body(handler, data[first:], cut, reset, halt, drip)
+            self.body(handler, digest, data[first:], cut, reset, halt, drip)
         return None
 
-    def body(self, handler, data, cut, reset, halt, drip):
+    def body(self, handler, digest, data, cut, reset, halt, drip):
         after, gate = halt or (None, None)
         end = len(data) if cut is None else min(cut, len(data))
         at = 0
@@ -341,6 +358,8 @@ class ScriptedRegistry:
                 stop = min(at + drip[0] // 10, end)
                 drip[1].opened.wait(0.1)
             handler.wfile.write(data[at:stop])
+            with self.lock:
+                self.sent[handler.client_address[0], digest] += stop - at
             at = stop
         handler.wfile.flush()
         if cut is not None:
