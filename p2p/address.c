@@ -64,7 +64,7 @@ enum cairn_code cairn_address_parse(const char *text, bool port_zero, struct cai
 	}
 	char shown[101]; /* it may come from a stranger */
 	size_t n = 0;
-	for (; text[n] != '\0' && n < sizeof(shown) - 1; n++) {
+	for (; n < sizeof(shown) - 1 && text[n] != '\0'; n++) {
 		shown[n] = isprint((unsigned char)text[n]) ? text[n] : '?';
 	}
 	shown[n] = '\0';

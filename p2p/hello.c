@@ -33,7 +33,7 @@ static enum cairn_code refused(const char *words, struct cairn_err *err)
 {
 	char shown[WORDS_MAX + 1];
 	size_t n = 0;
-	for (; words[n] != '\0' && n < WORDS_MAX; n++) {
+	for (; n < WORDS_MAX && words[n] != '\0'; n++) {
 		shown[n] = (unsigned char)words[n] < ' ' || words[n] == 0x7f ? '?' : words[n];
 	}
 	shown[n] = '\0';
