@@ -10,6 +10,7 @@
 #include "p2p/session.h"
 
 #define WAKE_MS 500   /* the coordinator looks so often at least */
+#define ROOM_MS 50    /* ... and while it waits for a place among the node's sessions */
 #define LEAVE_MS 1000 /* sessions may take so long to end their conversations */
 
 /* ---- its life --------------------------------------------------------------------------- */
@@ -243,6 +244,7 @@ static void tend_sessions(struct cairn_swarm_fill *f, int64_t now_ms)
 	bool idle = room && f->n_opening + f->n_talking == 0;
 	if (idle && !f->idle) f->poked = true; /* what now? */
 	f->idle = idle;
+	f->no_room = !room;
 	pthread_mutex_unlock(&f->mu);
 }
 
@@ -270,7 +272,7 @@ static void begin_round(struct cairn_swarm_fill *f, int64_t now_ms)
 	pthread_mutex_lock(&f->mu);
 	f->gen++;
 	f->asked = f->failed = f->replace = f->grant_over = f->lost_grant = f->wants_place = false;
-	f->idle = f->slow = false;
+	f->idle = f->slow = f->no_room = false;
 	f->begun_ms = f->ask_at_ms = f->received_ms = f->take_at_ms = now_ms;
 	f->asked_in_vain = 0;
 	f->grant = (struct cairn_grant){0};
@@ -395,6 +397,7 @@ static void wait_for_more(struct cairn_swarm_fill *f)
 	}
 	if (f->pulling) {
 		int64_t due_ms = cairn_plan_next_ms(f->plan, now_ms);
+		if (f->no_room && due_ms < now_ms + ROOM_MS) due_ms = now_ms + ROOM_MS;
 		if (due_ms < next_ms) next_ms = due_ms;
 	}
 	if (!f->poked && next_ms > now_ms) {

@@ -86,6 +86,7 @@ struct cairn_swarm_fill {
 	struct cairn_session *sessions;
 	unsigned n_opening, n_talking; /* sessions of this round */
 	bool idle;		       /* none is, and none is to be tried now */
+	bool no_room;		       /* all sessions of the node are taken */
 	int64_t busy_until_ms;	       /* a source that has it is busy until then */
 	uint64_t received;	       /* bytes of this round */
 	int64_t received_ms;	       /* when the last came */

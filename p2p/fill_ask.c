@@ -102,11 +102,16 @@ static uint64_t fetched_bytes(const struct cairn_swarm_fill *f)
 	return written > own ? written : own;
 }
 
+/* Whoever fetched has let go of the grant, if he has. */
 static void let_go(struct cairn_swarm_fill *f, int64_t now_ms)
 {
 	pthread_mutex_lock(&f->mu);
-	bool next = cairn_swarm_fill_candidate_locked(f) != NULL;
+	bool over = f->grant_over, next = cairn_swarm_fill_candidate_locked(f) != NULL;
 	f->grant_over = false;
+	if (!over) {
+		pthread_mutex_unlock(&f->mu);
+		return;
+	}
 	f->local_bytes = 0;
 	f->ask_at_ms = now_ms;
 	pthread_mutex_unlock(&f->mu);
@@ -120,7 +125,7 @@ void cairn_fill_tend_grant(struct cairn_swarm_fill *f, int64_t now_ms)
 	struct cairn_directory *dir = f->swarm->dir;
 	struct cairn_grant grant;
 	struct cairn_err err;
-	if (f->grant_over) let_go(f, now_ms);
+	let_go(f, now_ms);
 	uint64_t bytes = fetched_bytes(f);
 	pthread_mutex_lock(&f->mu);
 	bool granted = f->granted != NULL;

@@ -53,6 +53,7 @@ static bool is_sound(const struct cairn_swarm_fill *f, const struct cairn_told *
 	if (msg->list.len % f->entry != 0 || n > f->count - 1) return false;
 	if (msg->list_from > told->n || msg->list_from > f->count - 1 - n) return false;
 	if (msg->n_have > f->count || strlen(msg->originator) >= CAIRN_ADDRESS_MAX) return false;
+	if (n > 0 && msg->originator[0] == '\0') return false; /* nobody to shun if it is wrong */
 	for (size_t i = 0; i < msg->n_have; i++) {
 		if (msg->have[i] >= f->count) return false;
 	}
