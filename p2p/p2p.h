@@ -100,8 +100,9 @@ struct cairn_want;
 struct cairn_want *cairn_swarm_want(struct cairn_swarm *swarm, const struct cairn_digest *digest,
 				    uint64_t size, bool may_fetch);
 
-/* *ret_done (may be NULL): bytes that came here by the swarm. err (may be NULL) is set if FAILED.
- */
+/* *ret_done (may be NULL): bytes that came to this node, from peers or by a granted pull of its
+ * own, whichever are more; at most the blob's size. It may go back, when the one who pulls begins
+ * again. err (may be NULL) is set if FAILED. */
 enum cairn_want_state cairn_want_look(struct cairn_want *want, uint64_t *ret_done,
 				      struct cairn_err *err);
 

@@ -1,13 +1,15 @@
 /* Inside the swarm: what its parts share.
- *
- *   swarm.c    start and stop, the tables, what the cache tells
- *   swarm_opts.c  addresses, certificates, which directory; swarm_stats.c  looking at it
- *   want.c     those who want a blob, and what they are told
- *   fill.c     one blob that is being got: asks the directory, holds the grant, carries out the
- * plan fill_list.c  its piece list: whom to believe session.c  one source of a fill: the
- * conversation as the client serving.c  what we can give of one digest, whether whole, being filled
- * or being written serve.c    one connection of somebody else's: the conversation as the server
- *   peers.c    what is known of peers
+ * - swarm.c: start and stop, the tables, what the cache tells
+ * - swarm_opts.c: addresses, certificates, which directory
+ * - swarm_stats.c: looking at it
+ * - want.c: those who want a blob, and what they are told
+ * - fill.c: one blob that is being got: carries out the plan
+ * - fill_ask.c: its questions to the directory, and its grant
+ * - fill_list.c: its piece list: whom to believe
+ * - session.c, session_piece.c: one source of a fill: the conversation as the client
+ * - serving.c, upload.c: what we can give of one digest, whether whole, being filled or written
+ * - serve.c: one connection of somebody else's: the conversation as the server
+ * - peers.c: what is known of peers
  *
  * Locks, outermost first: announce_mu; mu; a serving's; a fill's; the leaves (peers, rates, want
  * watches). None is held across I/O, a callback of the user's or a log line, but for announce_mu,

@@ -89,14 +89,6 @@ uint64_t cairn_fills_done(struct cairn_fills *fills, const struct cairn_digest *
 	return cairn_cache_own_offset(fills->cache, cairn_digest_format(digest, ref));
 }
 
-struct cairn_fill *cairn_fill_ref(struct cairn_fill *fill)
-{
-	pthread_mutex_lock(&fill->fills->mu);
-	fill->refs++;
-	pthread_mutex_unlock(&fill->fills->mu);
-	return fill;
-}
-
 void cairn_fill_unref(struct cairn_fill *fill)
 {
 	if (fill == NULL) return;

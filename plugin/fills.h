@@ -33,7 +33,6 @@ struct cairn_fill *cairn_fills_find(struct cairn_fills *fills, const struct cair
 /* How many bytes of the digest are there, of a fill that runs or broke off. Memory only. */
 uint64_t cairn_fills_done(struct cairn_fills *fills, const struct cairn_digest *digest);
 
-struct cairn_fill *cairn_fill_ref(struct cairn_fill *fill);
 void cairn_fill_unref(struct cairn_fill *fill); /* NULL is fine */
 
 /* ---- the owner ---- */
