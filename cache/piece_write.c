@@ -110,7 +110,7 @@ static void put_work(void *arg)
 	p->code = put_bytes(p->pieces, p->offset, p->data, p->n, &p->err);
 }
 
-/* Into the file and into the hash; if the file fails, the hash is of no use to anybody. Busy. */
+/* Into the file and into the hash, or into neither. Busy. */
 static enum cairn_code put_and_hash(struct cairn_piece_writer *w, const void *data, size_t n,
 				    struct cairn_err *err)
 {
@@ -120,8 +120,14 @@ static enum cairn_code put_and_hash(struct cairn_piece_writer *w, const void *da
 		.pieces = p, .offset = w->k * p->step + w->done, .data = data, .n = n};
 	hands_enter(hands);
 	if (n >= HANDS_BYTES && hands_give(hands, put_work, &put)) {
+		struct cairn_hasher before = w->hasher;
+		uint64_t done = w->done;
 		hash_on(w, data, n);
 		hands_wait(hands);
+		if (put.code != CAIRN_OK) { /* what the file lacks is not in the hash */
+			w->hasher = before;
+			w->done = done;
+		}
 	} else {
 		put_work(&put);
 		if (put.code == CAIRN_OK) hash_on(w, data, n);
