@@ -22,11 +22,14 @@ LINK = "60mbit"  # SIZE takes 1.4 s
 class Faults(SwarmCase):
     """The granted node is a; b, c and d wait for it. `strike` is what happens to it."""
 
+    # Who is asked about the layer in the static directory: one of the others, here.
+    arbiter = "b"
+
     def begin(self, size=4, **options):
         options = {"registry": "scripted", "registry_link": LINK, **options}
         c = self.cluster(size=size, **options)
         self.a, *self.others = c.nodes("abcdefgh"[:size])
-        self.one = self.layers(1, SIZE)
+        self.one = self.layers(1, SIZE, by=c.by_name[self.arbiter].address)
         self.digest = self.one.layers[0]
         return c
 
@@ -55,6 +58,8 @@ class Faults(SwarmCase):
         first = self.granted(part)
         self.waiting = [n.start_image("team/app:v1") for n in self.others]
         self.assertTrue(self.reached.wait(20))
+        for node in self.others:
+            wait_for("the others to know of a", lambda n=node: n.metric("cairn_p2p_grant_waits_total") >= 1, 5)
         what()
         return first
 
@@ -244,6 +249,12 @@ class Faults(SwarmCase):
         self.finish([self.a.start_image("team/app:v1")])
         self.assert_sent(self.one, 3.0)
         self.assertTrue(all(n.tool.run("verify").returncode == 0 for n in c.by_name.values()))
+
+
+class FaultsOfTheArbiter(Faults):
+    """The same, where the granted node is also the one that is asked about the layer."""
+
+    arbiter = "a"
 
 
 class Relayed(SwarmCase):
