@@ -99,6 +99,10 @@ struct cairn_directory_ops {
 	/* Fills at most max of the members that live, us included; returns how many there are. */
 	size_t (*members)(struct cairn_directory *dir, struct cairn_node_id *ret, size_t max);
 
+	/* Whoever is to answer for the digest was heard of within the last few seconds: an answer
+	 * that does not come at once is on its way. */
+	bool (*alive)(struct cairn_directory *dir, const struct cairn_digest *digest);
+
 	/* In words, for people: "" if all is well, else what does not work. */
 	void (*health)(struct cairn_directory *dir, char ret[static 256]);
 

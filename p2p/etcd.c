@@ -433,6 +433,16 @@ static void close_directory(struct cairn_directory *dir, int64_t timeout_ms)
 	free_all(d);
 }
 
+static bool alive(struct cairn_directory *dir, const struct cairn_digest *digest)
+{
+	struct cairn_etcd *d = of(dir);
+	(void)digest;
+	pthread_mutex_lock(&d->mu);
+	bool is = d->state == CAIRN_ETCD_READY && !d->stop;
+	pthread_mutex_unlock(&d->mu);
+	return is;
+}
+
 static const struct cairn_directory_ops etcd_ops = {
 	.ask = ask,
 	.take = take,
@@ -441,6 +451,7 @@ static const struct cairn_directory_ops etcd_ops = {
 	.announce = announce,
 	.withdraw = withdraw,
 	.members = members,
+	.alive = alive,
 	.health = health,
 	.flush = flush,
 	.close = close_directory,

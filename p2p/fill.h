@@ -59,6 +59,7 @@ struct cairn_swarm_fill {
 	/* ---- the round */
 	bool asked; /* the directory has answered once */
 	int64_t begun_ms, asked_ms, ask_at_ms;
+	bool silent;		/* the last question was not answered */
 	uint32_t asked_in_vain; /* answers in a row that told nothing new */
 	struct cairn_grant grant;
 	int64_t grant_seen_ms;	    /* when that version was seen first */

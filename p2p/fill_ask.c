@@ -4,8 +4,12 @@
 #include "base/log.h"
 #include "p2p/fill_round.h"
 #include "p2p/policy.h"
+#include "p2p/session.h"
 
 #define ASK_MS 400	 /* the directory may take so long, but for the first time */
+#define ALIVE_MS 1000	 /* ... and the first time, if it is alive: its link may only be full */
+#define SLOW_MS 2500	 /* ... and when it has not answered the last time */
+#define DEAD_MS 6000	 /* one that is silent is replaced within that time, if it can be */
 #define ASK_AGAIN_MS 100 /* between two questions, whatever happens */
 #define KEEP_MS 1000	 /* between two reports of bytes */
 #define TAKE_AGAIN_MS 250
@@ -174,17 +178,30 @@ static bool can_fetch(struct cairn_swarm_fill *f, bool share)
 	return can;
 }
 
+/* What decide_ms bounds is the wait for a directory that may be dead. From one that is alive an
+ * answer comes; and where it takes long, that is because links are full with the very blobs that
+ * everybody would otherwise get from the registry. */
+static int64_t patience(const struct cairn_swarm_fill *f)
+{
+	struct cairn_directory *dir = f->swarm->dir;
+	int64_t least_ms = f->asked ? ASK_MS : f->swarm->decide_ms;
+	int64_t most_ms = f->silent ? SLOW_MS : ALIVE_MS;
+	if (least_ms >= most_ms || (f->asked && !f->silent)) return least_ms;
+	return dir->ops->alive(dir, &f->digest) ? most_ms : least_ms;
+}
+
 static void ask(struct cairn_swarm_fill *f, bool share)
 {
 	struct cairn_directory *dir = f->swarm->dir;
 	struct cairn_answer answer;
 	struct cairn_err err;
 	bool place = can_fetch(f, share) && get_place(f), stray = false;
-	enum cairn_code rc = dir->ops->ask(dir, &f->digest, share, place,
-					   f->asked ? ASK_MS : f->swarm->decide_ms, &answer, &err);
+	enum cairn_code rc =
+		dir->ops->ask(dir, &f->digest, share, place, patience(f), &answer, &err);
 	int64_t now_ms = cairn_swarm_now_ms();
 	pthread_mutex_lock(&f->mu);
 	f->asked_ms = now_ms;
+	f->silent = rc != CAIRN_OK;
 	if (rc == CAIRN_OK) {
 		f->asked = true;
 		learn_answer_locked(f, &answer, now_ms);
@@ -250,6 +267,16 @@ static bool should_take_locked(struct cairn_swarm_fill *f, int64_t now_ms)
 					     seed_of(f));
 }
 
+/* It cannot be taken over: perhaps because the node that has it is the one to be asked, and its
+ * link is full with what it sends us. That is too little anyway; without it there is room for the
+ * question. */
+static void part_with_locked(struct cairn_swarm_fill *f, const char *address)
+{
+	for (struct cairn_session *s = f->sessions; s != NULL; s = s->next) {
+		if (strcmp(s->address, address) == 0) cairn_session_end_locked(s, CAIRN_END_SLOW);
+	}
+}
+
 static void take(struct cairn_swarm_fill *f)
 {
 	struct cairn_directory *dir = f->swarm->dir;
@@ -260,12 +287,14 @@ static void take(struct cairn_swarm_fill *f)
 	bool from_other = f->grant.state != CAIRN_GRANT_FREE;
 	struct cairn_node_id other = f->grant.node;
 	enum cairn_code rc =
-		dir->ops->take(dir, &f->digest, f->grant.version, ASK_MS, &grant, &err);
+		dir->ops->take(dir, &f->digest, f->grant.version, patience(f), &grant, &err);
 	int64_t now_ms = cairn_swarm_now_ms();
+	f->silent = rc != CAIRN_OK;
 	bool ours = rc == CAIRN_OK && grant.ours;
 	pthread_mutex_lock(&f->mu);
 	f->take_at_ms = now_ms + TAKE_AGAIN_MS;
 	if (rc == CAIRN_OK) note_grant_locked(f, &grant, now_ms);
+	if (rc != CAIRN_OK && from_other) part_with_locked(f, other.address);
 	bool accepted = ours && accept_locked(f, now_ms);
 	pthread_mutex_unlock(&f->mu);
 	if (!accepted) cairn_fill_give_place(f);
@@ -287,13 +316,14 @@ static void give_up(struct cairn_swarm_fill *f, bool share, int64_t now_ms)
 	/* Somebody's progress is ours: his bytes will come. */
 	int64_t heard_ms = f->received_ms > f->grant_seen_ms ? f->received_ms : f->grant_seen_ms;
 	int64_t quiet_ms = now_ms - heard_ms;
+	int64_t limit_ms = stall_ms * (fetcher ? GIVE_UP_FETCHER : GIVE_UP);
+	if (fetcher && f->silent) limit_ms += DEAD_MS;
 	if (!f->asked || f->granted != NULL || f->failed) {
 		/* it goes on, or is over */
 	} else if (!fetcher && f->grant.state == CAIRN_GRANT_FREE && is_idle_locked(f, now_ms)) {
 		cairn_err_set(&err, CAIRN_NOT_FOUND, "no peer that can be reached has it");
 		cairn_swarm_fill_fail_locked(f, &err);
-	} else if (quiet_ms >= stall_ms * (fetcher ? GIVE_UP_FETCHER : GIVE_UP) &&
-		   !f->wants_place) {
+	} else if (quiet_ms >= limit_ms && !f->wants_place) {
 		cairn_err_set(&err, CAIRN_DEADLINE_EXCEEDED, "no byte came for %lld ms",
 			      (long long)quiet_ms);
 		cairn_swarm_fill_fail_locked(f, &err);

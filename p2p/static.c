@@ -288,6 +288,17 @@ static void close_directory(struct cairn_directory *dir, int64_t timeout_ms)
 	free(s);
 }
 
+/* A link that is up has had an answer to each ping. */
+static bool alive(struct cairn_directory *dir, const struct cairn_digest *digest)
+{
+	struct cairn_static *s = static_of(dir);
+	pthread_mutex_lock(&s->mu);
+	slot_t slot = s->ready && !s->stop ? arbiter_of(&s->asked, digest) : SLOT_NONE;
+	bool is = slot == SLOT_SELF || (slot < SLOT_SELF && s->links[slot]->up);
+	pthread_mutex_unlock(&s->mu);
+	return is;
+}
+
 static const struct cairn_directory_ops ops = {
 	.ask = ask,
 	.take = take,
@@ -296,6 +307,7 @@ static const struct cairn_directory_ops ops = {
 	.announce = announce,
 	.withdraw = withdraw,
 	.members = members,
+	.alive = alive,
 	.health = health,
 	.flush = flush,
 	.close = close_directory,

@@ -9,8 +9,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define CAIRN_PATIENCE_MS 60000	     /* without any progress: the longest of all waits */
-#define CAIRN_PATIENCE_RATE_MS 10000 /* a rate is judged over so long */
+#define CAIRN_PATIENCE_MS 60000 /* without any progress: the longest of all waits */
+#define CAIRN_PATIENCE_RATE_MS                                                                     \
+	15000 /* a rate is judged over so long: a slow node is replaced before */
 
 struct cairn_patience {
 	int64_t stall_ms;  /* without a byte */

@@ -24,8 +24,8 @@ STEPS = ["lint", "unit", "tsan", "e2e", "e2e-asan", "conformance"]
 # Test files that also run against the ASan build of cairnd: errors there, and shutdown.
 ASAN_FILES = ["test_hostile", "test_restart", "test_preheat_faults"]
 # Started first, because they take longest.
-LONGEST = ["test_swarm_faults", "test_swarm_etcd", "test_swarm", "test_restart", "test_hostile", "test_pull",
-           "test_gc_restart", "test_preheat", "test_preheat_faults", "test_gc", "test_gc_disk", "test_versions"]
+LONGEST = ["test_swarm_faults", "test_swarm_hostile", "test_swarm_etcd", "test_swarm", "test_restart", "test_hostile",
+           "test_pull", "test_gc_restart", "test_preheat", "test_preheat_faults", "test_gc", "test_gc_disk", "test_versions"]
 FILE_TIMEOUT = 600
 TAIL = 60
 

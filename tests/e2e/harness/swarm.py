@@ -33,12 +33,13 @@ class SwarmCase(E2E):
         """GETs at docker-registry since the last call."""
         return [r for r in self.c.registry.requests() if r.method == "GET"]
 
-    def layers(self, count, size, name="team/app:v1", avoid=None):
-        """An image of so many layers of random bytes, at the scripted registry. avoid: an address that is to answer
-        for none of its blobs in the static directory."""
+    def layers(self, count, size, name="team/app:v1", avoid=None, by=None):
+        """An image of so many layers of random bytes, at the scripted registry. In the static directory nobody asks
+        `avoid` (an address) about any of its blobs, and all ask `by` about its first layer."""
         while True:
             one = self.c.registry.image(name, [os.urandom(size) for _ in range(count)])
-            if avoid not in {arbiter(self.c.addresses(), digest) for digest in one.blobs}:
+            asked = {digest: arbiter(self.c.addresses(), digest) for digest in one.blobs}
+            if avoid not in asked.values() and by in (None, asked[one.layers[0]]):
                 return one
 
     def sent(self, one):
