@@ -296,10 +296,24 @@ static void give_up(struct cairn_swarm_fill *f, bool share, int64_t now_ms)
 	pthread_mutex_unlock(&f->mu);
 }
 
+/* Not while bytes come from about as many as are wanted; but who is slow is to be taken over. */
+static bool should_ask(struct cairn_swarm_fill *f, int64_t now_ms)
+{
+	pthread_mutex_lock(&f->mu);
+	bool due = now_ms >= f->ask_at_ms;
+	uint32_t open = cairn_policy_open(atomic_load(&f->swarm->n_pulling));
+	bool should =
+		!f->asked || f->slow ||
+		cairn_policy_should_ask(f->n_opening + f->n_talking, open, now_ms - f->received_ms);
+	if (due && !should) f->ask_at_ms = now_ms + cairn_policy_ask_ms(seed_of(f), 0);
+	pthread_mutex_unlock(&f->mu);
+	return due && should;
+}
+
 void cairn_fill_tend_questions(struct cairn_swarm_fill *f, int64_t now_ms)
 {
 	bool share = cairn_swarm_may_share(f->swarm, &f->digest);
-	if (now_ms >= f->ask_at_ms) ask(f, share);
+	if (should_ask(f, now_ms)) ask(f, share);
 	pthread_mutex_lock(&f->mu);
 	bool takes = share && !f->failed && cairn_swarm_fill_candidate_locked(f) != NULL &&
 		     should_take_locked(f, now_ms);
