@@ -235,6 +235,10 @@ static void tend_sessions(struct cairn_swarm_fill *f, int64_t now_ms)
 			cairn_session_end_locked(s, CAIRN_END_FAILED);
 		} else if (verdict == CAIRN_VERDICT_SLOW) {
 			cairn_session_end_locked(s, CAIRN_END_SLOW);
+		} else if (s->talking && s->n_owed == 0) {
+			/* By time alone there may be something for it: what others are late with.
+			 */
+			cairn_session_wake_locked(s);
 		}
 	}
 	cairn_plan_set_open(f->plan, cairn_policy_open(atomic_load(&f->swarm->n_pulling)));
