@@ -6,6 +6,7 @@
 #include "p2p/policy.h"
 
 #define ASK_MS 400	 /* the directory may take so long, but for the first time */
+#define START_ASK_MS 250 /* just after the start it is asked several times */
 #define ASK_AGAIN_MS 100 /* between two questions, whatever happens */
 #define KEEP_MS 1000	 /* between two reports of bytes */
 #define TAKE_AGAIN_MS 250
@@ -71,8 +72,9 @@ static bool note_grant_locked(struct cairn_swarm_fill *f, const struct cairn_gra
 		}
 		cairn_swarm_fill_learn_locked(f, grant->node.address, false, now_ms);
 	}
+	bool begins = same_node && f->grant.bytes == 0 && grant->bytes > 0;
 	f->grant = *grant;
-	if (new_node) {
+	if (new_node || begins) { /* how fast it is shows from its first byte on */
 		f->slow = false;
 		begin_window_locked(f, now_ms);
 	}
@@ -169,14 +171,27 @@ static bool can_fetch(struct cairn_swarm_fill *f, bool share)
 	return can;
 }
 
+/* A cluster that starts must not go to the registry as one crowd: its nodes wait for each other. */
+static bool is_starting(const struct cairn_swarm_fill *f, int64_t now_ms)
+{
+	return !f->asked && f->begun_ms - f->swarm->started_ms < CAIRN_SWARM_START_MS &&
+	       now_ms - f->begun_ms < CAIRN_SWARM_FIRST_MS;
+}
+
+static int64_t ask_timeout(const struct cairn_swarm_fill *f)
+{
+	int64_t ms = f->asked ? ASK_MS : f->swarm->decide_ms;
+	return ms < START_ASK_MS && is_starting(f, cairn_swarm_now_ms()) ? START_ASK_MS : ms;
+}
+
 static void ask(struct cairn_swarm_fill *f, bool share)
 {
 	struct cairn_directory *dir = f->swarm->dir;
 	struct cairn_answer answer;
 	struct cairn_err err;
 	bool place = can_fetch(f, share) && get_place(f), stray = false;
-	enum cairn_code rc = dir->ops->ask(dir, &f->digest, share, place,
-					   f->asked ? ASK_MS : f->swarm->decide_ms, &answer, &err);
+	enum cairn_code rc =
+		dir->ops->ask(dir, &f->digest, share, place, ask_timeout(f), &answer, &err);
 	int64_t now_ms = cairn_swarm_now_ms();
 	pthread_mutex_lock(&f->mu);
 	f->asked_ms = now_ms;
@@ -185,14 +200,14 @@ static void ask(struct cairn_swarm_fill *f, bool share)
 		learn_answer_locked(f, &answer, now_ms);
 		bool ours = answer.grant.ours && f->granted == NULL;
 		if (ours && !(place && accept_locked(f, now_ms))) stray = true;
-	} else if (!f->asked) {
+	} else if (!f->asked && !is_starting(f, now_ms)) {
 		cairn_err_wrap(&err, "directory");
 		cairn_swarm_fill_fail_locked(f, &err);
 	} else {
 		f->asked_in_vain++;
 	}
 	f->ask_at_ms = now_ms + cairn_policy_ask_ms(seed_of(f), f->asked_in_vain);
-	if (stray) f->ask_at_ms = now_ms + ASK_AGAIN_MS;
+	if (stray || !f->asked) f->ask_at_ms = now_ms + ASK_AGAIN_MS;
 	bool granted = f->granted != NULL;
 	pthread_mutex_unlock(&f->mu);
 	if (!granted) cairn_fill_give_place(f);

@@ -8,7 +8,17 @@
 
 #define MIB (UINT64_C(1) << 20)
 
-enum lie { WRONG_BYTES, SHORT, ENDLESS, WRONG_LIST, SILENT, HANGS_UP, OTHER_PIECE };
+enum lie {
+	WRONG_BYTES,
+	SHORT,
+	ENDLESS,
+	WRONG_LIST,
+	SILENT,
+	HANGS_UP,
+	OTHER_PIECE,
+	LOSES,
+	LOSES_ONE
+};
 
 struct liar {
 	enum lie lie;
@@ -18,6 +28,7 @@ struct liar {
 	struct cairn_directory *dir;
 	struct cairn_hello hello;
 	atomic_int pieces; /* that it was asked for */
+	atomic_int lost;
 };
 
 static bool lie_description(struct liar *l, struct cairn_conn *conn)
@@ -44,6 +55,11 @@ static bool lie_piece(struct liar *l, struct cairn_conn *conn, uint32_t piece)
 	if (l->lie == OTHER_PIECE) head[3]++;
 	if (l->lie == SHORT) n--;
 	if (l->lie == ENDLESS) n += 100;
+	if (l->lie == LOSES || (l->lie == LOSES_ONE && piece == 2)) {
+		head[7] = 1; /* "it is not there any more" */
+		n = 0;
+		atomic_fetch_add(&l->lost, 1);
+	}
 	struct cairn_frame frame = {CAIRN_FRAME_PIECE, (uint32_t)(8 + n)};
 	bool ok = cairn_conn_send_head(conn, &frame, 5000, &err) == CAIRN_OK &&
 		  cairn_conn_send(conn, head, 8, 5000, &err) == CAIRN_OK &&
