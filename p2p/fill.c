@@ -6,11 +6,13 @@
 
 #include "base/log.h"
 #include "p2p/fill_round.h"
+#include "p2p/policy.h"
 #include "p2p/serving.h"
 #include "p2p/session.h"
 
 #define WAKE_MS 500   /* the coordinator looks so often at least */
 #define ROOM_MS 50    /* ... and while it waits for a place among the node's sessions */
+#define JUDGE_MS 100  /* ... and while sources are connected */
 #define LEAVE_MS 1000 /* sessions may take so long to end their conversations */
 
 /* ---- its life --------------------------------------------------------------------------- */
@@ -234,8 +236,13 @@ static void tend_sessions(struct cairn_swarm_fill *f, int64_t now_ms)
 			cairn_session_end_locked(s, CAIRN_END_FAILED);
 		} else if (verdict == CAIRN_VERDICT_SLOW) {
 			cairn_session_end_locked(s, CAIRN_END_SLOW);
+		} else if (s->talking && s->n_owed == 0) {
+			/* By time alone there may be something for it: what others are late with.
+			 */
+			cairn_session_wake_locked(s);
 		}
 	}
+	cairn_plan_set_open(f->plan, cairn_policy_open(atomic_load(&f->swarm->n_pulling)));
 	bool room = true;
 	while (!f->failed && (room = cairn_session_room(f->swarm)) &&
 	       cairn_plan_next_source(f->plan, now_ms, &source)) {
@@ -398,6 +405,7 @@ static void wait_for_more(struct cairn_swarm_fill *f)
 	if (f->pulling) {
 		int64_t due_ms = cairn_plan_next_ms(f->plan, now_ms);
 		if (f->no_room && due_ms < now_ms + ROOM_MS) due_ms = now_ms + ROOM_MS;
+		if (f->n_talking > 0 && due_ms > now_ms + JUDGE_MS) due_ms = now_ms + JUDGE_MS;
 		if (due_ms < next_ms) next_ms = due_ms;
 	}
 	if (!f->poked && next_ms > now_ms) {

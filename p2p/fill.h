@@ -172,6 +172,7 @@ struct cairn_told {
 	const char *address; /* its own */
 	uint32_t n;	     /* entries that it has told */
 	bool vouches;	     /* for our list: counted */
+	bool whole;	     /* that it has all: of what it lost since, that is no news */
 	uint64_t gen;	     /* when it began to tell */
 };
 

@@ -10,6 +10,7 @@
 #define ALIVE_MS 1000	 /* ... and the first time, if it is alive: its link may only be full */
 #define SLOW_MS 2500	 /* ... and when it has not answered the last time */
 #define DEAD_MS 6000	 /* one that is silent is replaced within that time, if it can be */
+#define START_ASK_MS 250 /* just after the start it is asked several times */
 #define ASK_AGAIN_MS 100 /* between two questions, whatever happens */
 #define KEEP_MS 1000	 /* between two reports of bytes */
 #define TAKE_AGAIN_MS 250
@@ -75,8 +76,9 @@ static bool note_grant_locked(struct cairn_swarm_fill *f, const struct cairn_gra
 		}
 		cairn_swarm_fill_learn_locked(f, grant->node.address, false, now_ms);
 	}
+	bool begins = same_node && f->grant.bytes == 0 && grant->bytes > 0;
 	f->grant = *grant;
-	if (new_node) {
+	if (new_node || begins) { /* how fast it is shows from its first byte on */
 		f->slow = false;
 		begin_window_locked(f, now_ms);
 	}
@@ -178,6 +180,13 @@ static bool can_fetch(struct cairn_swarm_fill *f, bool share)
 	return can;
 }
 
+/* A cluster that starts must not go to the registry as one crowd: its nodes wait for each other. */
+static bool is_starting(const struct cairn_swarm_fill *f, int64_t now_ms)
+{
+	return !f->asked && f->begun_ms - f->swarm->started_ms < CAIRN_SWARM_START_MS &&
+	       now_ms - f->begun_ms < CAIRN_SWARM_FIRST_MS;
+}
+
 /* What decide_ms bounds is the wait for a directory that may be dead. From one that is alive an
  * answer comes; and where it takes long, that is because links are full with the very blobs that
  * everybody would otherwise get from the registry. */
@@ -186,6 +195,9 @@ static int64_t patience(const struct cairn_swarm_fill *f)
 	struct cairn_directory *dir = f->swarm->dir;
 	int64_t least_ms = f->asked ? ASK_MS : f->swarm->decide_ms;
 	int64_t most_ms = f->silent ? SLOW_MS : ALIVE_MS;
+	if (least_ms < START_ASK_MS && is_starting(f, cairn_swarm_now_ms())) {
+		least_ms = START_ASK_MS;
+	}
 	if (least_ms >= most_ms || (f->asked && !f->silent)) return least_ms;
 	return dir->ops->alive(dir, &f->digest) ? most_ms : least_ms;
 }
@@ -207,14 +219,14 @@ static void ask(struct cairn_swarm_fill *f, bool share)
 		learn_answer_locked(f, &answer, now_ms);
 		bool ours = answer.grant.ours && f->granted == NULL;
 		if (ours && !(place && accept_locked(f, now_ms))) stray = true;
-	} else if (!f->asked) {
+	} else if (!f->asked && !is_starting(f, now_ms)) {
 		cairn_err_wrap(&err, "directory");
 		cairn_swarm_fill_fail_locked(f, &err);
 	} else {
 		f->asked_in_vain++;
 	}
 	f->ask_at_ms = now_ms + cairn_policy_ask_ms(seed_of(f), f->asked_in_vain);
-	if (stray) f->ask_at_ms = now_ms + ASK_AGAIN_MS;
+	if (stray || !f->asked) f->ask_at_ms = now_ms + ASK_AGAIN_MS;
 	bool granted = f->granted != NULL;
 	pthread_mutex_unlock(&f->mu);
 	if (!granted) cairn_fill_give_place(f);
@@ -331,10 +343,24 @@ static void give_up(struct cairn_swarm_fill *f, bool share, int64_t now_ms)
 	pthread_mutex_unlock(&f->mu);
 }
 
+/* Not while bytes come from about as many as are wanted; but who is slow is to be taken over. */
+static bool should_ask(struct cairn_swarm_fill *f, int64_t now_ms)
+{
+	pthread_mutex_lock(&f->mu);
+	bool due = now_ms >= f->ask_at_ms;
+	uint32_t open = cairn_policy_open(atomic_load(&f->swarm->n_pulling));
+	bool should =
+		!f->asked || f->slow ||
+		cairn_policy_should_ask(f->n_opening + f->n_talking, open, now_ms - f->received_ms);
+	if (due && !should) f->ask_at_ms = now_ms + cairn_policy_ask_ms(seed_of(f), 0);
+	pthread_mutex_unlock(&f->mu);
+	return due && should;
+}
+
 void cairn_fill_tend_questions(struct cairn_swarm_fill *f, int64_t now_ms)
 {
 	bool share = cairn_swarm_may_share(f->swarm, &f->digest);
-	if (now_ms >= f->ask_at_ms) ask(f, share);
+	if (should_ask(f, now_ms)) ask(f, share);
 	pthread_mutex_lock(&f->mu);
 	bool takes = share && !f->failed && cairn_swarm_fill_candidate_locked(f) != NULL &&
 		     should_take_locked(f, now_ms);

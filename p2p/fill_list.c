@@ -90,12 +90,13 @@ static enum cairn_merge merge_list_locked(struct cairn_swarm_fill *f, struct cai
 	return CAIRN_MERGE_OK;
 }
 
-static enum cairn_merge merge_have_locked(struct cairn_swarm_fill *f, const struct cairn_told *told,
+static enum cairn_merge merge_have_locked(struct cairn_swarm_fill *f, struct cairn_told *told,
 					  const Cairn__Peer__V1__Description *msg)
 {
 	if (msg->state == CAIRN__PEER__V1__STATE__WHOLE) {
 		if (told->n != f->count - 1) return CAIRN_MERGE_BAD;
-		cairn_plan_have_all(f->plan, told->source);
+		if (!told->whole) cairn_plan_have_all(f->plan, told->source);
+		told->whole = true;
 		return CAIRN_MERGE_OK;
 	}
 	for (size_t i = 0; i < msg->n_have; i++) {

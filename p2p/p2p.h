@@ -29,6 +29,9 @@
 
 struct cairn_swarm;
 
+#define CAIRN_SWARM_START_MS 5000 /* after the start, nodes may not know each other yet: ... */
+#define CAIRN_SWARM_FIRST_MS 3500 /* ... a want waits so long for the directory's first answer */
+
 struct cairn_swarm_opts {
 	struct cairn_rpc *rpc; /* for etcd */
 	struct cairn_cache *cache;
@@ -84,7 +87,8 @@ void cairn_swarm_reconsider(struct cairn_swarm *swarm, const struct cairn_digest
  */
 
 enum cairn_want_state {
-	CAIRN_WANT_ASKING,  /* the directory has not answered; decide_ms at most */
+	CAIRN_WANT_ASKING,  /* the directory has not answered; decide_ms at most, or, just after
+			     the start, CAIRN_SWARM_FIRST_MS */
 	CAIRN_WANT_WAITING, /* somebody is about to get it, or gets it: nothing has come here yet */
 	CAIRN_WANT_FILLING, /* pieces come */
 	CAIRN_WANT_GRANTED, /* fetch it from the registry; the want is to be kept until that is over

@@ -219,6 +219,12 @@ void cairn_plan_closed(struct cairn_plan *plan, uint32_t source, enum cairn_plan
 	}
 }
 
+int64_t cairn_plan_retry_ms(struct cairn_plan *plan, uint32_t source)
+{
+	const struct plan_source *s = plan_find(plan, source);
+	return s ? s->retry_ms : 0;
+}
+
 double plan_rate(const struct plan_source *s, int64_t now_ms)
 {
 	double ms = s->rate_ms;

@@ -56,6 +56,9 @@ void cairn_plan_opened(struct cairn_plan *plan, uint32_t source, int64_t now_ms)
 void cairn_plan_closed(struct cairn_plan *plan, uint32_t source, enum cairn_plan_end end,
 		       int64_t retry_ms, int64_t now_ms);
 
+/* When one that is closed may be tried again; it may have to be learnt anew for that. */
+int64_t cairn_plan_retry_ms(struct cairn_plan *plan, uint32_t source);
+
 /* An open source is to be given up: stalled, or (there are better ones to try) by far the slowest.
  * KEEP, most of the time. */
 enum cairn_verdict { CAIRN_VERDICT_KEEP, CAIRN_VERDICT_STALLED, CAIRN_VERDICT_SLOW };

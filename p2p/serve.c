@@ -13,7 +13,6 @@
 #define IDLE_MS (2 * CAIRN_POOL_IDLE_MS)
 #define DESCRIBED_IDLE_MS 600000 /* of whom nothing is heard, though he was told something */
 #define NEWS_MS 20		 /* between two news: pieces that came meanwhile go together */
-#define BUSY_MS 500
 #define PART_BYTES (128u << 10)
 #define PART_MIN_BYTES (8u << 10)
 
@@ -86,12 +85,23 @@ static bool tell(struct asker *a, uint32_t inline_max)
 	return ok;
 }
 
-static bool refuse(struct asker *a, Cairn__Peer__V1__State state)
+static bool is_absent(struct asker *a)
 {
 	Cairn__Peer__V1__Description msg;
 	cairn__peer__v1__description__init(&msg);
-	msg.state = state;
-	if (state == CAIRN__PEER__V1__STATE__BUSY) msg.retry_ms = BUSY_MS;
+	msg.state = CAIRN__PEER__V1__STATE__ABSENT;
+	return send_description(a, &msg);
+}
+
+/* He finds others, who have room. */
+static bool is_busy(struct asker *a, struct cairn_others *others)
+{
+	Cairn__Peer__V1__Description msg;
+	cairn__peer__v1__description__init(&msg);
+	msg.state = CAIRN__PEER__V1__STATE__BUSY;
+	msg.retry_ms = CAIRN_BUSY_RETRY_MS;
+	msg.n_others = others->n;
+	msg.others = others->words;
 	return send_description(a, &msg);
 }
 
@@ -99,18 +109,17 @@ static bool on_describe(struct asker *a, const Cairn__Peer__V1__Describe *ask)
 {
 	struct cairn_swarm *swarm = a->swarm;
 	struct cairn_digest digest;
+	struct cairn_others others;
 	struct cairn_err ignored;
 	forget(a);
 	if (cairn_digest_parse(ask->digest, strlen(ask->digest), &digest, &ignored) != CAIRN_OK ||
 	    cairn_piece_count(ask->size) == 0 || atomic_load(&swarm->cancelled) ||
 	    !cairn_swarm_may_share(swarm, &digest)) {
-		return refuse(a, CAIRN__PEER__V1__STATE__ABSENT);
+		return is_absent(a);
 	}
-	if (atomic_load(&swarm->uploads) >= CAIRN_UPLOADS_MAX ||
-	    !cairn_upload_begin(swarm, &digest, ask->size, cairn_conn_address(a->conn), a->wake_fd,
-				&a->upload)) {
-		return refuse(a, CAIRN__PEER__V1__STATE__BUSY);
-	}
+	a->upload = cairn_upload_begin(swarm, &digest, ask->size, cairn_conn_address(a->conn),
+				       a->wake_fd, &others);
+	if (a->upload == NULL) return is_busy(a, &others);
 	a->buf = malloc(PART_BYTES);
 	if (a->buf == NULL) abort();
 	return tell(a, ask->inline_max);

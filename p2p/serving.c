@@ -107,7 +107,7 @@ static void begin_anew_locked(struct cairn_serving *s)
 	s->went_wrong = false;
 	s->gen++;
 	s->list_n = s->partial_n = 0;
-	s->from_fill = s->proven = false;
+	s->from_fill = s->proven = s->spreads = false;
 	s->originator[0] = '\0';
 	cairn_bitmap_empty(&s->have);
 	cairn_offer_free(s->offer);
@@ -208,8 +208,14 @@ static bool add_partial_locked(struct cairn_serving *s, int64_t now_ms)
 	return true;
 }
 
+bool cairn_serving_whole_locked(const struct cairn_serving *s)
+{
+	return s->state == CAIRN_SERVING_WHOLE && (!s->spreads || cairn_offer_over(s->offer));
+}
+
 static void add_whole_locked(struct cairn_serving *s, const uint8_t *list)
 {
+	int64_t now_ms = cairn_swarm_now_ms();
 	if (s->count > 1 && !add_list_locked(s, list, 0, s->count - 1)) {
 		begin_anew_locked(s);
 		(void)add_list_locked(s, list, 0, s->count - 1);
@@ -217,6 +223,11 @@ static void add_whole_locked(struct cairn_serving *s, const uint8_t *list)
 	s->proven = true;
 	snprintf(s->originator, sizeof(s->originator), "%s", s->swarm->hello.address);
 	s->state = CAIRN_SERVING_WHOLE;
+	/* Small ones come in the answer. */
+	s->spreads = s->partial_n > 0 && s->size > CAIRN_INLINE_MAX;
+	for (uint32_t k = 0; s->spreads && k < s->count; k++) {
+		add_piece_locked(s, k, false, now_ms);
+	}
 }
 
 /* Is the blob here whole? Then its list, too. */

@@ -11,6 +11,7 @@
 #include "p2p/bitmap.h"
 #include "p2p/fill.h"
 #include "p2p/offer.h"
+#include "p2p/policy.h"
 
 enum cairn_serving_state { CAIRN_SERVING_NOTHING, CAIRN_SERVING_GROWS, CAIRN_SERVING_WHOLE };
 
@@ -28,11 +29,13 @@ struct cairn_serving {
 	bool dirty, refreshing, went_wrong;
 	struct cairn_upload *uploads;
 	uint32_t n_uploads;
+	uint64_t introduced; /* times somebody came */
 
 	uint64_t gen, wrong_gen; /* wrong_gen: of those, this one turned out wrong */
 	enum cairn_serving_state state;
 	uint64_t fill_gen; /* of the fill whose pieces are among these */
 	bool from_fill;
+	bool spreads; /* WHOLE, fetched by us, and still told piece by piece: see below */
 	struct cairn_partial *partial;
 	uint32_t partial_n; /* its pieces */
 	uint8_t *list;	    /* count - 1 entries; NULL: none yet */
@@ -57,7 +60,9 @@ struct cairn_upload {
 	struct cairn_bitmap told;
 	uint64_t bytes;
 	struct cairn_speed speed;
-	bool moves; /* among swarm->uploads */
+	bool moves;					  /* among swarm->uploads */
+	char joined[CAIRN_OTHERS_MAX][CAIRN_ADDRESS_MAX]; /* of whom it is to be told */
+	size_t n_joined;
 
 	/* the connection's own */
 	struct cairn_partial *partial;
@@ -77,15 +82,28 @@ struct cairn_serving *cairn_serving_get(struct cairn_swarm *swarm,
 void cairn_serving_put(struct cairn_serving *s);
 /* Those who get it are to look for news, but that one (may be NULL). */
 void cairn_serving_wake_locked(struct cairn_serving *s, const struct cairn_upload *but);
+/* Is it to be described as whole? Whoever fetched it from the registry goes on telling it piece by
+ * piece (p2p/offer.h) until each piece was sent to somebody. */
+bool cairn_serving_whole_locked(const struct cairn_serving *s);
 /* Look again, if something has changed. One thread at a time does; the others wait for it. Blocks.
  */
 void cairn_serving_refresh(struct cairn_serving *s);
 
 /* ---- uploads: the connection's thread --------------------------------------------------- */
 
-/* False: too many get it from us. */
-bool cairn_upload_begin(struct cairn_swarm *swarm, const struct cairn_digest *digest, uint64_t size,
-			const char *address, int wake_fd, struct cairn_upload **ret);
+/* Addresses of some who get it from us: for a Description. */
+struct cairn_others {
+	size_t n;
+	char *words[CAIRN_OTHERS_MAX]; /* of addresses */
+	char addresses[CAIRN_OTHERS_MAX][CAIRN_ADDRESS_MAX];
+};
+
+/* NULL: CAIRN_UPLOAD_SLOTS get it from us already: *ret_others are some of them. Else they are told
+ * of each other; and if we are getting it ourselves, we learn of whoever asks, in any case. */
+struct cairn_upload *cairn_upload_begin(struct cairn_swarm *swarm,
+					const struct cairn_digest *digest, uint64_t size,
+					const char *address, int wake_fd,
+					struct cairn_others *ret_others);
 void cairn_upload_end(struct cairn_upload *upload); /* NULL is fine */
 
 /* What there is to say: *msg points into *memory, which the caller frees. False: nothing. At the

@@ -125,6 +125,7 @@ static enum cairn_next not_there(struct cairn_session *s, const Description *msg
 {
 	struct cairn_swarm_fill *f = s->fill;
 	if (msg->state == CAIRN__PEER__V1__STATE__BUSY) {
+		s->is_busy = true;
 		bool sane = msg->retry_ms > 0 && msg->retry_ms <= RETRY_MAX_MS;
 		return come_again(s, sane ? msg->retry_ms : RETRY_MS);
 	}
@@ -390,6 +391,9 @@ static void finish(struct cairn_session *s)
 		cairn_fill_unvouch_locked(f, &s->told);
 		cairn_plan_closed(f->plan, s->told.source, by_itself ? s->own_end : s->end,
 				  by_itself ? s->retry_ms : 1, cairn_swarm_now_ms());
+		int64_t again_ms = cairn_plan_retry_ms(f->plan, s->told.source) + BUSY_SLACK_MS;
+		if (s->is_busy && by_itself && f->busy_until_ms < again_ms)
+			f->busy_until_ms = again_ms;
 		for (struct cairn_session *o = f->sessions; o != NULL; o = o->next) {
 			cairn_session_wake_locked(o); /* what it owed is free */
 		}

@@ -27,6 +27,8 @@ struct cairn_session {
 	bool met;
 	enum cairn_plan_end own_end; /* how it has ended by itself */
 	int64_t retry_ms;
+	uint32_t n_lost; /* pieces that it said to have, and did not give */
+	bool is_busy;	 /* it has it, and we are to come again */
 	uint8_t *buf;
 	size_t room;
 };

@@ -6,6 +6,8 @@
 #include "p2p/serving.h"
 #include "p2p/session.h"
 
+#define LOST_MAX 8 /* pieces of one source */
+
 /* ---- ends ------------------------------------------------------------------------------- */
 
 enum cairn_next cairn_session_ends(struct cairn_session *s, enum cairn_plan_end end)
@@ -196,7 +198,12 @@ enum cairn_next cairn_session_on_piece(struct cairn_session *s, const struct cai
 		memmove(s->owed, s->owed + 1, s->n_owed * sizeof(s->owed[0]));
 	}
 	bool lost = asked && status == 1;
-	if (lost && s->told.gen == f->gen) cairn_plan_lost(f->plan, s->told.source, piece);
+	if (lost && s->told.gen == f->gen && !f->forgetting) {
+		cairn_plan_lost(f->plan, s->told.source, piece);
+		for (struct cairn_session *o = f->sessions; o != NULL; o = o->next) {
+			if (o != s) cairn_session_wake_locked(o);
+		}
+	}
 	pthread_mutex_unlock(&f->mu);
 	if (!asked) return cairn_session_lied(s, "a piece that was not asked for");
 	uint64_t want = lost ? 0 : cairn_piece_length(f->size, piece);
@@ -204,6 +211,8 @@ enum cairn_next cairn_session_on_piece(struct cairn_session *s, const struct cai
 		return cairn_session_lied(s, "a piece of another length");
 	}
 	if (!lost) return read_piece(s, piece);
-	/* It had it, and has it no more: what else it says is old, too. */
-	return cairn_session_ends(s, CAIRN_END_ABSENT);
+	/* It does not have it until it says so again; the others may. Whoever loses many has none.
+	 */
+	bool has_none = ++s->n_lost >= LOST_MAX || s->n_lost >= f->count;
+	return has_none ? cairn_session_ends(s, CAIRN_END_ABSENT) : CAIRN_GO_ON;
 }

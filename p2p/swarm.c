@@ -263,6 +263,7 @@ static struct cairn_swarm *swarm_new(const struct cairn_swarm_opts *opts)
 	int64_t now_ns = cairn_boot_ns(&cairn_clock_system);
 	if (swarm == NULL) abort();
 	swarm->cache = opts->cache;
+	swarm->started_ms = now_ns / CAIRN_NS_PER_MS;
 	swarm->decide_ms = opts->decide_ms;
 	swarm->stall_ms = opts->stall_ms;
 	swarm->min_rate = opts->min_rate;

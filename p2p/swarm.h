@@ -56,6 +56,7 @@ struct cairn_swarm {
 	uint64_t min_rate, download_limit;
 	unsigned max_grants;
 	uint64_t seed; /* of this start */
+	int64_t started_ms;
 	bool (*may_share)(void *arg, const struct cairn_digest *digest);
 	void *may_share_arg;
 

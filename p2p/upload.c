@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 
 #include "p2p/policy.h"
 #include "p2p/serving.h"
@@ -18,29 +19,75 @@ static uint32_t free_follower_locked(const struct cairn_serving *s)
 	return CAIRN_FOLLOWERS_MAX;
 }
 
-bool cairn_upload_begin(struct cairn_swarm *swarm, const struct cairn_digest *digest, uint64_t size,
-			const char *address, int wake_fd, struct cairn_upload **ret)
+/* A choice of those that get it, but for that address. And they are told of it: joins. */
+static void introduce_locked(struct cairn_serving *s, const char *address, bool joins,
+			     struct cairn_others *ret)
+{
+	size_t chosen[CAIRN_OTHERS_MAX];
+	uint64_t seed = s->swarm->seed ^ s->introduced++ << 32;
+	size_t count = cairn_policy_others(seed, s->n_uploads, chosen);
+	ret->n = 0;
+	for (size_t i = 0; i < count; i++) {
+		struct cairn_upload *o = s->uploads;
+		for (size_t k = 0; k < chosen[i]; k++) o = o->next;
+		if (o->address[0] == '\0' || strcmp(o->address, address) == 0) continue;
+		memcpy(ret->addresses[ret->n], o->address, sizeof(o->address));
+		ret->words[ret->n] = ret->addresses[ret->n];
+		ret->n++;
+		if (!joins || address[0] == '\0' || o->n_joined == CAIRN_OTHERS_MAX) continue;
+		snprintf(o->joined[o->n_joined++], CAIRN_ADDRESS_MAX, "%s", address);
+		(void)eventfd_write(o->wake_fd, 1);
+	}
+}
+
+/* Whoever wants it from us gets it, and may have pieces that we lack. */
+static void learn(struct cairn_swarm *swarm, const struct cairn_digest *digest, const char *address)
+{
+	struct cairn_swarm_fill *f = cairn_swarm_find_fill(swarm, digest);
+	if (f == NULL) return;
+	pthread_mutex_lock(&f->mu);
+	if (f->pulling && cairn_swarm_fill_learn_locked(f, address, false, cairn_swarm_now_ms())) {
+		cairn_swarm_fill_poke_locked(f);
+	}
+	pthread_mutex_unlock(&f->mu);
+	cairn_swarm_fill_unref(f);
+}
+
+static struct cairn_upload *upload_new(struct cairn_serving *s, const char *address, int wake_fd)
+{
+	struct cairn_upload *u = calloc(1, sizeof(*u));
+	if (u == NULL) abort();
+	u->serving = s;
+	u->wake_fd = wake_fd;
+	snprintf(u->address, sizeof(u->address), "%s", address);
+	cairn_bitmap_init(&u->told, s->count);
+	return u;
+}
+
+struct cairn_upload *cairn_upload_begin(struct cairn_swarm *swarm,
+					const struct cairn_digest *digest, uint64_t size,
+					const char *address, int wake_fd,
+					struct cairn_others *ret_others)
 {
 	struct cairn_serving *s = cairn_serving_get(swarm, digest, size);
+	struct cairn_upload *u = NULL;
+	learn(swarm, digest, address);
 	pthread_mutex_lock(&s->mu);
-	bool full = s->n_uploads >= CAIRN_FOLLOWERS_MAX;
-	if (!full) s->n_uploads++;
-	uint32_t follower = full ? 0 : free_follower_locked(s);
-	struct cairn_upload *u = full ? NULL : calloc(1, sizeof(*u));
-	if (!full && u == NULL) abort();
-	if (u != NULL) {
-		u->serving = s;
-		u->wake_fd = wake_fd;
-		u->follower = follower;
-		snprintf(u->address, sizeof(u->address), "%s", address);
-		cairn_bitmap_init(&u->told, s->count);
+	bool room = s->n_uploads < CAIRN_UPLOAD_SLOTS &&
+		    atomic_load(&swarm->uploads) < CAIRN_UPLOADS_MAX;
+	introduce_locked(s, address, room, ret_others);
+	if (room) {
+		u = upload_new(s, address, wake_fd);
+		u->follower = free_follower_locked(s);
+		memcpy(u->joined, ret_others->addresses, sizeof(u->joined));
+		u->n_joined = ret_others->n;
 		u->next = s->uploads;
 		s->uploads = u;
-		*ret = u;
+		s->n_uploads++;
 	}
 	pthread_mutex_unlock(&s->mu);
-	if (full) cairn_serving_put(s);
-	return !full;
+	if (u == NULL) cairn_serving_put(s);
+	return u;
 }
 
 static void still_locked(struct cairn_upload *u)
@@ -75,31 +122,12 @@ void cairn_upload_end(struct cairn_upload *u)
 
 /* Where the pointers of a message lie. */
 struct words {
-	char *others[CAIRN_OTHERS_MAX];
-	char addresses[CAIRN_OTHERS_MAX][CAIRN_ADDRESS_MAX];
+	struct cairn_others others;
 	char originator[CAIRN_ADDRESS_MAX];
 	uint32_t *have;
 	uint8_t *list;
 	/* then have and list */
 };
-
-/* A choice of the others that get it, for whoever comes new. */
-static size_t others_locked(struct cairn_serving *s, const struct cairn_upload *u,
-			    struct words *words)
-{
-	size_t chosen[CAIRN_OTHERS_MAX], n = 0;
-	uint64_t seed = s->swarm->seed ^ s->gen ^ (uint64_t)u->follower << 32 ^ s->n_uploads;
-	size_t count = cairn_policy_others(seed, s->n_uploads, chosen);
-	for (size_t i = 0; i < count; i++) {
-		struct cairn_upload *o = s->uploads;
-		for (size_t k = 0; k < chosen[i]; k++) o = o->next;
-		if (o == u || o->address[0] == '\0') continue;
-		memcpy(words->addresses[n], o->address, sizeof(words->addresses[n]));
-		words->others[n] = words->addresses[n];
-		n++;
-	}
-	return n;
-}
 
 /* Pieces that it may know of, and does not. */
 static uint32_t fresh_locked(struct cairn_serving *s, struct cairn_upload *u, int64_t now_ms,
@@ -135,16 +163,27 @@ static struct words *words_new(const struct cairn_serving *s)
 	return words;
 }
 
+/* Of those who came since it was told something. */
+static void tell_joined_locked(struct cairn_upload *u, struct words *words,
+			       Cairn__Peer__V1__Description *msg)
+{
+	struct cairn_others *others = &words->others;
+	memcpy(others->addresses, u->joined, sizeof(u->joined));
+	for (size_t i = 0; i < u->n_joined; i++) others->words[i] = others->addresses[i];
+	msg->n_others = u->n_joined;
+	msg->others = others->words;
+	u->n_joined = 0;
+}
+
 static void describe_locked(struct cairn_serving *s, struct cairn_upload *u, struct words *words,
 			    int64_t now_ms, Cairn__Peer__V1__Description *msg)
 {
-	bool whole = s->state == CAIRN_SERVING_WHOLE;
+	bool whole = cairn_serving_whole_locked(s);
 	if (!u->described) {
 		u->gen = s->gen;
 		cairn_offer_join(s->offer, u->follower);
-		msg->n_others = others_locked(s, u, words);
-		msg->others = words->others;
 	}
+	tell_joined_locked(u, words, msg);
 	msg->state = whole ? CAIRN__PEER__V1__STATE__WHOLE : CAIRN__PEER__V1__STATE__GROWS;
 	msg->list_from = u->told_n;
 	msg->list.len = (s->list_n - u->told_n) * s->entry;
@@ -172,14 +211,14 @@ bool cairn_upload_news(struct cairn_upload *u, int64_t now_ms, Cairn__Peer__V1__
 	struct words *words = words_new(s);
 	pthread_mutex_lock(&s->mu);
 	bool first = !u->described, over = void_locked(s, u, msg);
-	bool whole = s->state == CAIRN_SERVING_WHOLE;
+	bool whole = cairn_serving_whole_locked(s);
 	bool news = over || first || whole != u->told_whole;
 	if (!over) {
 		uint32_t told_n = u->told_n;
 		describe_locked(s, u, words, now_ms, msg);
 		u->described = true;
 		u->told_whole = whole;
-		news = news || msg->n_have > 0 || u->told_n > told_n;
+		news = news || msg->n_have > 0 || msg->n_others > 0 || u->told_n > told_n;
 	}
 	if (u->moves && cairn_speed_now(&u->speed, now_ms) == 0) still_locked(u);
 	pthread_mutex_unlock(&s->mu);
@@ -192,8 +231,8 @@ int64_t cairn_upload_next_ms(struct cairn_upload *u, int64_t now_ms)
 {
 	struct cairn_serving *s = u->serving;
 	pthread_mutex_lock(&s->mu);
-	int64_t next_ms =
-		s->state == CAIRN_SERVING_GROWS ? cairn_offer_next_ms(s->offer, now_ms) : INT64_MAX;
+	bool in_pieces = s->state != CAIRN_SERVING_NOTHING && !cairn_serving_whole_locked(s);
+	int64_t next_ms = in_pieces ? cairn_offer_next_ms(s->offer, now_ms) : INT64_MAX;
 	pthread_mutex_unlock(&s->mu);
 	return next_ms;
 }
@@ -287,9 +326,10 @@ void cairn_upload_sent(struct cairn_upload *u, uint32_t piece, size_t n, bool wh
 	cairn_speed_add(&u->speed, n, now_ms);
 	if (!u->moves) atomic_fetch_add(&s->swarm->uploads, 1);
 	u->moves = true;
-	if (whole && u->gen == s->gen && s->state == CAIRN_SERVING_GROWS) {
+	if (whole && u->gen == s->gen && !cairn_serving_whole_locked(s)) {
 		cairn_offer_sent(s->offer, u->follower, piece);
-		cairn_serving_wake_locked(s, u); /* they may be told of it now */
+		bool over = cairn_serving_whole_locked(s);
+		cairn_serving_wake_locked(s, over ? NULL : u); /* they may be told of it now */
 	}
 	pthread_mutex_unlock(&s->mu);
 }

@@ -19,6 +19,8 @@ enum lie {
 	NAMELESS, /* nobody has made its list */
 	EMPTY,	  /* it gets the blob for ever, and has nothing of it */
 	BUSY,	  /* for ever */
+	LOSES,	  /* each piece that it is asked for is not there any more */
+	LOSES_ONE,
 };
 
 struct liar {
@@ -29,6 +31,7 @@ struct liar {
 	struct cairn_directory *dir;
 	struct cairn_hello hello;
 	atomic_int pieces; /* that it was asked for */
+	atomic_int lost;
 };
 
 static bool lie_description(struct liar *l, struct cairn_conn *conn)
@@ -60,6 +63,11 @@ static bool lie_piece(struct liar *l, struct cairn_conn *conn, uint32_t piece)
 	if (l->lie == OTHER_PIECE) head[3]++;
 	if (l->lie == SHORT) n--;
 	if (l->lie == ENDLESS) n += 100;
+	if (l->lie == LOSES || (l->lie == LOSES_ONE && piece == 2)) {
+		head[7] = 1; /* "it is not there any more" */
+		n = 0;
+		atomic_fetch_add(&l->lost, 1);
+	}
 	struct cairn_frame frame = {CAIRN_FRAME_PIECE, (uint32_t)(8 + n)};
 	bool ok = cairn_conn_send_head(conn, &frame, 5000, &err) == CAIRN_OK &&
 		  cairn_conn_send(conn, head, 8, 5000, &err) == CAIRN_OK &&
