@@ -44,6 +44,11 @@ static enum cairn_code directory_ask(struct cairn_directory *dir, const struct c
 	return cairn_err_set(err, CAIRN_DEADLINE_EXCEEDED, "it hangs");
 }
 
+static bool directory_alive(struct cairn_directory *dir, const struct cairn_digest *digest)
+{
+	return !atomic_load(&directory_hangs) && directory_real->alive(dir, digest);
+}
+
 static enum cairn_code node_directory(void *arg, struct cairn_swarm *swarm,
 				      struct cairn_directory **ret, struct cairn_err *err)
 {
@@ -55,6 +60,7 @@ static enum cairn_code node_directory(void *arg, struct cairn_swarm *swarm,
 		directory_real = (*ret)->ops;
 		ops = *directory_real;
 		ops.ask = directory_ask;
+		ops.alive = directory_alive;
 	}
 	(*ret)->ops = &ops;
 	return CAIRN_OK;
