@@ -73,8 +73,11 @@ static bool note_grant_locked(struct cairn_swarm_fill *f, const struct cairn_gra
 		cairn_swarm_fill_learn_locked(f, grant->node.address, false, now_ms);
 	}
 	bool begins = same_node && f->grant.bytes == 0 && grant->bytes > 0;
+	bool ends = f->grant.state != CAIRN_GRANT_FREE && grant->state == CAIRN_GRANT_FREE;
 	f->grant = *grant;
-	if (new_node || begins) { /* how fast it is shows from its first byte on */
+	/* How fast it is shows from its first byte on; and when it is over somebody has it whole.
+	 */
+	if (new_node || begins || ends) {
 		f->slow = false;
 		begin_window_locked(f, now_ms);
 	}
