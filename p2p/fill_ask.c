@@ -177,7 +177,8 @@ static bool can_fetch(struct cairn_swarm_fill *f, bool share)
 /* A cluster that starts must not go to the registry as one crowd: its nodes wait for each other. */
 static bool is_starting(const struct cairn_swarm_fill *f, int64_t now_ms)
 {
-	return !f->asked && f->begun_ms - f->swarm->started_ms < CAIRN_SWARM_START_MS &&
+	return !f->asked && !atomic_load(&f->swarm->answered) &&
+	       f->begun_ms - f->swarm->started_ms < CAIRN_SWARM_START_MS &&
 	       now_ms - f->begun_ms < CAIRN_SWARM_FIRST_MS;
 }
 
@@ -200,6 +201,7 @@ static void ask(struct cairn_swarm_fill *f, bool share)
 	f->asked_ms = now_ms;
 	if (rc == CAIRN_OK) {
 		f->asked = true;
+		atomic_store(&f->swarm->answered, true);
 		learn_answer_locked(f, &answer, now_ms);
 		bool ours = answer.grant.ours && f->granted == NULL;
 		if (ours && !(place && accept_locked(f, now_ms))) stray = true;
