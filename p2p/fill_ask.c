@@ -77,8 +77,11 @@ static bool note_grant_locked(struct cairn_swarm_fill *f, const struct cairn_gra
 		cairn_swarm_fill_learn_locked(f, grant->node.address, false, now_ms);
 	}
 	bool begins = same_node && f->grant.bytes == 0 && grant->bytes > 0;
+	bool ends = f->grant.state != CAIRN_GRANT_FREE && grant->state == CAIRN_GRANT_FREE;
 	f->grant = *grant;
-	if (new_node || begins) { /* how fast it is shows from its first byte on */
+	/* How fast it is shows from its first byte on; and when it is over somebody has it whole.
+	 */
+	if (new_node || begins || ends) {
 		f->slow = false;
 		begin_window_locked(f, now_ms);
 	}
@@ -183,7 +186,8 @@ static bool can_fetch(struct cairn_swarm_fill *f, bool share)
 /* A cluster that starts must not go to the registry as one crowd: its nodes wait for each other. */
 static bool is_starting(const struct cairn_swarm_fill *f, int64_t now_ms)
 {
-	return !f->asked && f->begun_ms - f->swarm->started_ms < CAIRN_SWARM_START_MS &&
+	return !f->asked && !atomic_load(&f->swarm->answered) &&
+	       f->begun_ms - f->swarm->started_ms < CAIRN_SWARM_START_MS &&
 	       now_ms - f->begun_ms < CAIRN_SWARM_FIRST_MS;
 }
 
@@ -216,6 +220,7 @@ static void ask(struct cairn_swarm_fill *f, bool share)
 	f->silent = rc != CAIRN_OK;
 	if (rc == CAIRN_OK) {
 		f->asked = true;
+		atomic_store(&f->swarm->answered, true);
 		learn_answer_locked(f, &answer, now_ms);
 		bool ours = answer.grant.ours && f->granted == NULL;
 		if (ours && !(place && accept_locked(f, now_ms))) stray = true;

@@ -347,8 +347,10 @@ void cairn_memory_keep(struct cairn_memory *mem, const struct cairn_memory_quest
 	if (enter(mem, q, &asker)) {
 		struct blob *b = find_or_make(mem, q->digest);
 		full = b == NULL;
-		if (b != NULL && b->granted.life == 0) grant_to(mem, b, asker);
-		if (b != NULL && b->granted.node == asker.node && b->bytes != bytes) {
+		/* We may have forgotten it; but when somebody holds the blob, it is over. */
+		if (b != NULL && b->granted.life == 0 && b->holds.n == 0) grant_to(mem, b, asker);
+		if (b != NULL && b->granted.life != 0 && b->granted.node == asker.node &&
+		    b->bytes != bytes) {
 			b->bytes = bytes;
 			b->running = b->running || bytes > 0;
 			b->version = ++mem->version;

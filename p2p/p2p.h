@@ -29,8 +29,10 @@
 
 struct cairn_swarm;
 
-#define CAIRN_SWARM_START_MS 5000 /* after the start, nodes may not know each other yet: ... */
-#define CAIRN_SWARM_FIRST_MS 3500 /* ... a want waits so long for the directory's first answer */
+/* Nodes that have just been started may not know each other yet: until the directory has answered
+ * once, in the first START_MS, a want waits FIRST_MS for its answer, not decide_ms. */
+#define CAIRN_SWARM_START_MS 5000
+#define CAIRN_SWARM_FIRST_MS 3500
 
 struct cairn_swarm_opts {
 	struct cairn_rpc *rpc; /* for etcd */

@@ -392,8 +392,9 @@ static void finish(struct cairn_session *s)
 		cairn_plan_closed(f->plan, s->told.source, by_itself ? s->own_end : s->end,
 				  by_itself ? s->retry_ms : 1, cairn_swarm_now_ms());
 		int64_t again_ms = cairn_plan_retry_ms(f->plan, s->told.source) + BUSY_SLACK_MS;
-		if (s->is_busy && by_itself && f->busy_until_ms < again_ms)
+		if (s->is_busy && by_itself && f->busy_until_ms < again_ms) {
 			f->busy_until_ms = again_ms;
+		}
 		for (struct cairn_session *o = f->sessions; o != NULL; o = o->next) {
 			cairn_session_wake_locked(o); /* what it owed is free */
 		}

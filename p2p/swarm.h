@@ -63,6 +63,7 @@ struct cairn_swarm {
 	struct cairn_rate up, down;
 	struct cairn_swarm_counters count;
 	atomic_bool cancelled;
+	atomic_bool answered;	  /* the directory has, once */
 	_Atomic unsigned uploads; /* whose bytes move */
 
 	pthread_mutex_t mu;

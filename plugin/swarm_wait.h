@@ -1,9 +1,10 @@
 /* Waiting for the swarm, in a handler or on a thread: not for ever.
  *
- * The directory decides first (p2p.decide bounds that, but for the first seconds after a start). Then it is waited until the blob is here,
- * is granted to us, or the swarm gives it up; until nothing came for a minute; or, once bytes come,
- * until they come slower than min_rate. Where another pull on this node is what gets the bytes, it
- * is left after stall_ms: nobody else may be asked for them. */
+ * The directory decides first (p2p.decide bounds that, but for the first seconds after a start).
+ * Then it is waited until the blob is here, is granted to us, or the swarm gives it up; until
+ * nothing came for a minute; or, once bytes come, until they come slower than min_rate. Where
+ * another pull on this node is what gets the bytes, it is left after stall_ms: nobody else may be
+ * asked for them. */
 #ifndef CAIRN_PLUGIN_SWARM_WAIT_H
 #define CAIRN_PLUGIN_SWARM_WAIT_H
 

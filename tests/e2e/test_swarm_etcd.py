@@ -178,6 +178,7 @@ class Etcd(SwarmCase):
     def test_frozen(self):
         """etcd is stopped, and says nothing: nobody waits for it longer than p2p.decide."""
         c = self.begin(p2p={"decide": "100ms"})
+        self.share("team/first:v1")  # etcd has answered: the time after a start is over
         c.etcd.process.signal(19)
         pull = self.nodes[0].start_image("team/app:v1") if self.layers(4, MIB) else None
         self.finish([pull])

@@ -139,6 +139,11 @@ static void keep__makes_a_forgotten_grant_ours_again(void **state)
 	assert_true(grant.ours && grant.state == CAIRN_GRANT_RUNNING && grant.bytes == 100);
 	cairn_memory_keep(mem, &b, 200, &grant);
 	assert_true(!grant.ours && grant.bytes == 100);
+	/* Not where somebody has it whole: then the grant was over. */
+	cairn_memory_leave(mem, &a);
+	cairn_memory_announce(mem, &b);
+	cairn_memory_keep(mem, &a, 300, &grant);
+	assert_true(!grant.ours && grant.state == CAIRN_GRANT_FREE);
 	cairn_memory_free(mem);
 }
 
