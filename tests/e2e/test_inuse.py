@@ -10,6 +10,8 @@ from harness.cri import field  # noqa: E402
 import leases_pb2  # noqa: E402
 
 LEASES = "/containerd.services.leases.v1.Leases/"
+# Often, and whatever else is on the disk.
+GC = "gc: {interval: 1s, high_watermark: 100%, low_watermark: 100%, min_free: 0%}\n"
 FIELD = re.compile(r"(\w+)=(\d+)")
 
 
@@ -48,7 +50,7 @@ class InUse(E2E):
 
     def test_everything_of_two_namespaces(self):
         """Images, leases of all sorts, and containers, as they come and go."""
-        w = self.enter(World(self.folder, extra="gc: {interval: 1s}\n"))
+        w = self.enter(World(self.folder, extra=GC))
         ref, blobs = w.registry.ref("demo/small:v1"), len(digests("demo/small:v1"))
         self.assert_listed(w, recorded=0, images=0, leases=0, containers=0)
         say("pull for two namespaces")
@@ -85,7 +87,7 @@ class InUse(E2E):
 
     def test_pull_in_progress(self):
         """The lease of a running pull names its ingest by the client's ref, and then the content."""
-        w = self.enter(World(self.folder, front=SlowProxy, extra="gc: {interval: 1s}\n"))
+        w = self.enter(World(self.folder, front=SlowProxy, extra=GC))
         layer, ref = image("demo/mid:v1")["layers"][1], w.front.ref("demo/mid:v1")
         w.front.only, w.front.stall_at = layer, 4 << 20
         pull = w.containerd.start_pull(ref)
