@@ -312,7 +312,8 @@ class Restart(E2E):
     def test_database_restored_from_an_older_copy(self):
         """containerd's database goes back to a copy in which an image that was removed since is recorded: cairnd
         finds out by itself, and denies nothing."""
-        w = self.enter(World(self.folder, extra="gc: {interval: 1s, high_watermark: 100%, low_watermark: 100%, min_free: 0%}\n"))
+        w = self.enter(World(self.folder, extra="gc: {interval: 1s, high_watermark: 100%, low_watermark: 100%, "
+                                                "min_free: 0%}\n"))
         ref = w.registry.ref("demo/small:v1")
         w.containerd.pull(ref)
         w.containerd.stop()
