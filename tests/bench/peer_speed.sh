@@ -55,6 +55,7 @@ for ((i = 0; i < 100; i++)); do
 	if fetch names /dev/null; then break; fi
 	sleep 0.05
 done
+fetch names /dev/null || { echo "peer_speed: nginx does not answer" >&2 && exit 1; }
 
 ticks=$(getconf CLK_TCK)
 server_ticks() { awk '{print $14 + $15}' "/proc/$nginx/stat"; }
