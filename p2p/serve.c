@@ -11,7 +11,7 @@
 #define IO_MS 10000 /* a frame that began, or the room to send one */
 /* Longer than a client keeps a connection that it does not use. */
 #define IDLE_MS (2 * CAIRN_POOL_IDLE_MS)
-#define DESCRIBED_IDLE_MS 600000 /* of whom nothing is heard, though he was told something */
+#define DESCRIBED_IDLE_MS 600000 /* of whom nothing is heard, who waits for news of more pieces */
 #define NEWS_MS 20		 /* between two news: pieces that came meanwhile go together */
 #define PART_BYTES (128u << 10)
 #define PART_MIN_BYTES (8u << 10)
@@ -23,8 +23,9 @@ struct asker {
 	int wake_fd;
 	struct cairn_upload *upload; /* NULL: nothing is described */
 	bool woken;
-	int64_t told_ms, heard_ms;
-	uint8_t *buf; /* PART_BYTES, while something is described */
+	int64_t told_ms;
+	int64_t heard_ms; /* or served, or told that all is here */
+	uint8_t *buf;	  /* PART_BYTES, while something is described */
 };
 
 static bool send_description(struct asker *a, const Cairn__Peer__V1__Description *msg)
@@ -66,10 +67,12 @@ static bool tell(struct asker *a, uint32_t inline_max)
 	struct cairn_view view = {0};
 	void *memory = NULL;
 	int64_t now_ms = cairn_swarm_now_ms();
+	bool was_whole = a->upload->told_whole;
 	a->woken = false;
 	cairn__peer__v1__description__init(&msg);
 	if (!cairn_upload_news(a->upload, now_ms, &msg, &memory)) return true;
 	a->told_ms = now_ms;
+	if (a->upload->told_whole && !was_whole) a->heard_ms = now_ms;
 	if (inline_max > 0) put_inline(a, inline_max, &msg, &view);
 	bool ok = send_description(a, &msg);
 	if (msg.data.len > 0) {
@@ -260,10 +263,29 @@ static bool on_frame(struct asker *a)
 	return ok;
 }
 
+/* How long he may say nothing. Who gets a blob that grows waits for pieces, perhaps for long. Who
+ * was told that all is here has nothing to wait for: if he asks for nothing, others have what he
+ * needs, and his place is of more use to somebody else. */
+static int64_t idle_ms(const struct asker *a)
+{
+	if (a->upload == NULL) return IDLE_MS;
+	return a->upload->told_whole ? a->swarm->whole_idle_ms : DESCRIBED_IDLE_MS;
+}
+
+/* He has said nothing for that long. With nothing to lose but his place, he keeps the connection:
+ * he may come again. */
+static bool on_idle(struct asker *a)
+{
+	struct cairn_others nobody = {0};
+	if (a->upload == NULL || !a->upload->told_whole) return false;
+	forget(a);
+	return is_busy(a, &nobody);
+}
+
 /* How long nothing may happen before there is something to do. */
 static int64_t patience(struct asker *a, int64_t now_ms)
 {
-	int64_t end_ms = a->heard_ms + (a->upload != NULL ? DESCRIBED_IDLE_MS : IDLE_MS);
+	int64_t end_ms = a->heard_ms + idle_ms(a);
 	if (a->upload != NULL) {
 		int64_t next_ms = cairn_upload_next_ms(a->upload, now_ms);
 		if (a->woken) next_ms = a->told_ms + NEWS_MS;
@@ -280,12 +302,10 @@ static bool step(struct asker *a)
 		cairn_conn_wait(a->conn, a->woken ? -1 : a->wake_fd, patience(a, now_ms));
 	now_ms = cairn_swarm_now_ms();
 	if (ready == CAIRN_CONN_READABLE) {
-		a->heard_ms = now_ms;
 		if (!on_frame(a)) return false;
+		a->heard_ms = cairn_swarm_now_ms(); /* a slow piece is not his silence */
 	} else if (ready == CAIRN_CONN_TIMEOUT) {
-		if (now_ms - a->heard_ms >= (a->upload != NULL ? DESCRIBED_IDLE_MS : IDLE_MS)) {
-			return false;
-		}
+		if (now_ms - a->heard_ms >= idle_ms(a)) return on_idle(a);
 		a->woken = true;
 	}
 	if (eventfd_read(a->wake_fd, &ignored) == 0) a->woken = true;

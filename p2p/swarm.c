@@ -268,6 +268,7 @@ static struct cairn_swarm *swarm_new(const struct cairn_swarm_opts *opts)
 	swarm->stall_ms = opts->stall_ms;
 	swarm->min_rate = opts->min_rate;
 	swarm->download_limit = opts->download_limit;
+	swarm->whole_idle_ms = CAIRN_WHOLE_IDLE_MS;
 	swarm->max_grants = opts->max_grants > 0 ? (unsigned)opts->max_grants : 1;
 	swarm->may_share = opts->may_share;
 	swarm->may_share_arg = opts->may_share_arg;

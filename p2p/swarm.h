@@ -31,6 +31,7 @@
 #define CAIRN_UPLOADS_MAX 64   /* uploads whose bytes move at once; more are BUSY */
 #define CAIRN_STACK_BYTES (512u << 10)
 #define CAIRN_BUCKETS 256
+#define CAIRN_WHOLE_IDLE_MS 60000 /* who was told WHOLE and asks for nothing keeps his place */
 
 struct cairn_swarm_fill;
 struct cairn_serving;
@@ -54,6 +55,7 @@ struct cairn_swarm {
 	struct cairn_peers *peers;
 	int64_t decide_ms, stall_ms;
 	uint64_t min_rate, download_limit;
+	int64_t whole_idle_ms; /* CAIRN_WHOLE_IDLE_MS; tests have less time */
 	unsigned max_grants;
 	uint64_t seed; /* of this start */
 	int64_t started_ms;

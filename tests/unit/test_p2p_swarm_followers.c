@@ -142,6 +142,28 @@ static void follower__becomes_a_source(void **state)
 	content_free(&content);
 }
 
+/* Who was told that all is here and asks for nothing loses his place, not his connection. */
+static void idle__loses_its_place(void **state)
+{
+	struct cluster *c = *state;
+	struct node *node = cluster_add(c);
+	struct content content = content_new(3 * MIB, 35);
+	struct asker asker = {0};
+	node->swarm->whole_idle_ms = 200;
+	add_cached(node->store, &content);
+	asker_begin(&asker, "127.0.0.1:1", node);
+	describe(&asker, &content);
+	assert_int_equal(asker.heard->state, CAIRN__PEER__V1__STATE__WHOLE);
+	hear(&asker);
+	assert_int_equal(asker.heard->state, CAIRN__PEER__V1__STATE__BUSY);
+	assert_int_equal(asker.heard->retry_ms, CAIRN_BUSY_RETRY_MS);
+	assert_int_equal(cairn_swarm_uploads(node->swarm, NULL, 0), 0);
+	describe(&asker, &content);
+	assert_int_equal(asker.heard->state, CAIRN__PEER__V1__STATE__WHOLE);
+	asker_end(&asker);
+	content_free(&content);
+}
+
 int main(void)
 {
 	cairn_log_set_level(CAIRN_LOG_ERROR);
@@ -149,6 +171,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(slots__are_few),
 		TEST(follower__becomes_a_source),
+		TEST(idle__loses_its_place),
 	};
 	return cmocka_run_group_tests_name("p2p/swarm/followers", tests, NULL, NULL);
 }
