@@ -26,7 +26,7 @@ void cairn_rate_fini(struct cairn_rate *rate)
 
 int64_t cairn_rate_take(struct cairn_rate *rate, uint64_t n, int64_t now_ns)
 {
-	if (rate->rate == 0 || n == 0) return 0;
+	if (rate == NULL || rate->rate == 0 || n == 0) return 0;
 	pthread_mutex_lock(&rate->mu);
 	int64_t wait_ns = 0, most = burst(rate->rate);
 	double came = now_ns > rate->last_ns

@@ -17,7 +17,7 @@ struct cairn_rate {
 void cairn_rate_init(struct cairn_rate *rate, uint64_t bytes_per_s, int64_t now_ns);
 void cairn_rate_fini(struct cairn_rate *rate);
 
-/* n bytes came, or went. Returns how many nanoseconds to wait before more do. */
+/* n bytes came, or went. Returns how many nanoseconds to wait before more do. NULL: no limit. */
 int64_t cairn_rate_take(struct cairn_rate *rate, uint64_t n, int64_t now_ns);
 
 #endif

@@ -35,6 +35,7 @@ struct daemon {
 	struct cairn_runtime *runtime;
 	struct cairn_gc *gc;
 	struct cairn_fills *fills;
+	struct cairn_rate download; /* from peers and registries together */
 	struct cairn_registry *registry;
 	struct cairnd_swarm p2p;
 	struct cairn_preheat *preheat;
@@ -223,7 +224,7 @@ static enum cairn_code open_registries(struct daemon *d, struct cairn_err *err)
 		.hosts = hosts,
 		.n_hosts = n,
 		.user_agent = "cairn/" CAIRN_VERSION,
-		.rate = d->config.p2p.download_limit,
+		.limit = &d->download,
 	};
 	enum cairn_code rc = cairn_registry_new(&opts, &d->registry, err);
 	free(hosts);
@@ -307,13 +308,17 @@ static enum cairn_code start_http(struct daemon *d, struct cairn_err *err)
 
 static enum cairn_code start(struct daemon *d, struct cairn_err *err)
 {
+	cairn_rate_init(&d->download, d->config.p2p.download_limit,
+			cairn_boot_ns(&cairn_clock_system));
 	enum cairn_code rc = open_store(d, err);
 	if (rc == CAIRN_OK) rc = cairn_rpc_new(&(struct cairn_rpc_opts){0}, &d->rpc, err);
 	if (rc == CAIRN_OK) rc = cairnd_share_new(&d->p2p, &d->config, d->cache, d->rpc, err);
 	if (rc == CAIRN_OK) rc = start_runtime(d, err);
 	if (rc == CAIRN_OK) rc = start_gc(d, err);
 	if (rc == CAIRN_OK) rc = open_registries(d, err);
-	if (rc == CAIRN_OK) rc = cairnd_swarm_start(&d->p2p, &d->config, d->cache, d->rpc, err);
+	if (rc == CAIRN_OK) {
+		rc = cairnd_swarm_start(&d->p2p, &d->config, d->cache, d->rpc, &d->download, err);
+	}
 	if (rc == CAIRN_OK) rc = start_preheat(d, err);
 	if (rc == CAIRN_OK) rc = cairn_rpc_server_new(d->rpc, &d->server, err);
 	if (rc == CAIRN_OK) add_services(d);
@@ -353,6 +358,7 @@ static void stop(struct daemon *d)
 	cairn_rpc_free(d->rpc);
 	cairn_fills_free(d->fills);
 	cairn_registry_free(d->registry);
+	cairn_rate_fini(&d->download);
 	cairn_cache_close(d->cache);
 }
 

@@ -37,7 +37,7 @@ static void take_name(const struct cairn_config *config, char *name, size_t cap)
 
 enum cairn_code cairnd_swarm_start(struct cairnd_swarm *s, const struct cairn_config *config,
 				   struct cairn_cache *cache, struct cairn_rpc *rpc,
-				   struct cairn_err *err)
+				   struct cairn_rate *download, struct cairn_err *err)
 {
 	char name[256];
 	if (config->p2p.listen[0] == '\0') return CAIRN_OK;
@@ -59,7 +59,7 @@ enum cairn_code cairnd_swarm_start(struct cairnd_swarm *s, const struct cairn_co
 			      .cert = config->p2p.etcd.cert,
 			      .key = config->p2p.etcd.key},
 		.upload_limit = config->p2p.upload_limit,
-		.download_limit = config->p2p.download_limit,
+		.download = download,
 		.decide_ms = config->p2p.decide,
 		.stall_ms = config->p2p.stall,
 		.min_rate = config->p2p.min_rate,

@@ -16,9 +16,11 @@ CAIRN_CHECKED enum cairn_code cairnd_share_new(struct cairnd_swarm *s,
 					       const struct cairn_config *config,
 					       struct cairn_cache *cache, struct cairn_rpc *rpc,
 					       struct cairn_err *err);
+/* download: what p2p.download_limit says, borrowed until the stop. */
 CAIRN_CHECKED enum cairn_code cairnd_swarm_start(struct cairnd_swarm *s,
 						 const struct cairn_config *config,
 						 struct cairn_cache *cache, struct cairn_rpc *rpc,
+						 struct cairn_rate *download,
 						 struct cairn_err *err);
 
 /* The certificates, again from their files. Logs what comes of it. */

@@ -24,7 +24,7 @@
 struct cairn_http_client_opts {
 	const char *user_agent;
 	int64_t connect_ms, stall_ms;
-	struct cairn_rate *limit; /* shared; what bodies are taken from */
+	struct cairn_rate *limit; /* shared; what bodies are taken from; NULL: no limit */
 };
 
 struct cairn_http_client;

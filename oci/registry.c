@@ -110,7 +110,7 @@ enum cairn_code cairn_registry_new(const struct cairn_registry_opts *opts,
 	registry->retry_ms = opts->retry_ms > 0 ? opts->retry_ms : RETRY_MS;
 	registry->tries = opts->tries > 0 ? opts->tries : TRIES;
 	registry->hosts = alloc(opts->n_hosts, sizeof(*registry->hosts));
-	cairn_rate_init(&registry->limit, opts->rate, cairn_boot_ns(&cairn_clock_system));
+	registry->limit = opts->limit;
 	for (size_t i = 0; i < opts->n_hosts; i++) {
 		registry->n_hosts++; /* a part of it is freed as well */
 		enum cairn_code code =
@@ -141,7 +141,6 @@ void cairn_registry_free(struct cairn_registry *registry)
 	free(registry->hosts);
 	free(registry->docker_config);
 	free(registry->user_agent);
-	cairn_rate_fini(&registry->limit);
 	free(registry);
 }
 
@@ -161,7 +160,7 @@ enum cairn_code cairn_registry_session_new(struct cairn_registry *registry,
 	struct cairn_http_client_opts opts = {.user_agent = registry->user_agent,
 					      .connect_ms = registry->connect_ms,
 					      .stall_ms = registry->stall_ms,
-					      .limit = &registry->limit};
+					      .limit = registry->limit};
 	struct cairn_http_client *client = NULL;
 	enum cairn_code code = cairn_http_client_new(&opts, &client, err);
 	if (code != CAIRN_OK) return code;

@@ -13,6 +13,7 @@
 #ifndef CAIRN_OCI_REGISTRY_H
 #define CAIRN_OCI_REGISTRY_H
 
+#include "base/rate.h"
 #include "base/view.h"
 #include "oci/oci.h"
 
@@ -34,17 +35,18 @@ struct cairn_registry_opts {
 	const struct cairn_registry_host *hosts;
 	size_t n_hosts;
 	const char *user_agent;
-	int64_t connect_ms; /* for one connection; 0: 10 s */
-	int64_t stall_ms;   /* without a byte; 0: 30 s */
-	int64_t retry_ms;   /* the longest first pause before trying again, doubled each time;
-			       0: 500 ms */
-	unsigned tries;	    /* of one request at one host, for what may pass; 0: 4 */
-	uint64_t rate;	    /* bytes a second of all sessions together; 0: no limit */
+	int64_t connect_ms;	  /* for one connection; 0: 10 s */
+	int64_t stall_ms;	  /* without a byte; 0: 30 s */
+	int64_t retry_ms;	  /* the longest first pause before trying again, doubled each time;
+				     0: 500 ms */
+	unsigned tries;		  /* of one request at one host, for what may pass; 0: 4 */
+	struct cairn_rate *limit; /* of all sessions together, and of whoever else takes from it;
+				     NULL: none */
 };
 
-/* Copies what it needs of opts. docker_config is read each time that a host asks who we are, so it
- * may change, and be wrong as long as nobody asks.
- * Errors: INVALID_ARGUMENT (a mirror that is no URL), INTERNAL. */
+/* Copies what it needs of opts, but borrows limit for its life. docker_config is read each time
+ * that a host asks who we are, so it may change, and be wrong as long as nobody asks. Errors:
+ * INVALID_ARGUMENT (a mirror that is no URL), INTERNAL. */
 struct cairn_registry;
 CAIRN_CHECKED enum cairn_code cairn_registry_new(const struct cairn_registry_opts *opts,
 						 struct cairn_registry **ret,

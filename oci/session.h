@@ -5,7 +5,6 @@
 
 #include <stdatomic.h>
 
-#include "base/rate.h"
 #include "oci/auth.h"
 #include "oci/http.h"
 #include "oci/limit.h"
@@ -39,7 +38,7 @@ struct cairn_registry {
 	unsigned tries;
 	struct cairn_host *hosts;
 	size_t n_hosts, n_mirrors;
-	struct cairn_rate limit;	      /* internally locked */
+	struct cairn_rate *limit;	      /* borrowed; NULL: none */
 	atomic_bool told_config, told_helper; /* what was logged once */
 };
 

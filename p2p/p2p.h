@@ -23,6 +23,7 @@
 #include "base/digest.h"
 #include "base/err.h"
 #include "base/own.h"
+#include "base/rate.h"
 #include "cache/cache.h"
 #include "p2p/directory.h"
 #include "rpc/rpc.h"
@@ -53,7 +54,9 @@ struct cairn_swarm_opts {
 		size_t n_endpoints;
 		const char *prefix, *ca, *cert, *key;
 	} etcd_opts;
-	uint64_t upload_limit, download_limit; /* bytes a second, 0: none */
+	uint64_t upload_limit;	     /* bytes a second, 0: none */
+	struct cairn_rate *download; /* what comes from peers is taken from it, and borrowed until
+					the stop; NULL: no limit */
 	int64_t decide_ms, stall_ms;
 	uint64_t min_rate;
 	int64_t max_grants;

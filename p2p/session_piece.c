@@ -74,7 +74,7 @@ void cairn_session_count_part(struct cairn_session *s, size_t n, bool useful)
 	pthread_mutex_unlock(&f->mu);
 	atomic_fetch_add(&swarm->count.from_peers_bytes, n);
 	cairn_peers_from(swarm->peers, s->address, n, now_ms);
-	int64_t wait_ns = cairn_rate_take(&swarm->down, n, cairn_boot_ns(&cairn_clock_system));
+	int64_t wait_ns = cairn_rate_take(swarm->down, n, cairn_boot_ns(&cairn_clock_system));
 	if (wait_ns > 0) cairn_swarm_pause(swarm, wait_ns);
 }
 

@@ -228,7 +228,6 @@ static void swarm_free(struct cairn_swarm *swarm)
 	cairn_peers_free(swarm->peers);
 	cairn_digests_fini(&swarm->announced);
 	cairn_rate_fini(&swarm->up);
-	cairn_rate_fini(&swarm->down);
 	pthread_cond_destroy(&swarm->changed);
 	pthread_cond_destroy(&swarm->cancel);
 	pthread_mutex_destroy(&swarm->mu);
@@ -267,13 +266,13 @@ static struct cairn_swarm *swarm_new(const struct cairn_swarm_opts *opts)
 	swarm->decide_ms = opts->decide_ms;
 	swarm->stall_ms = opts->stall_ms;
 	swarm->min_rate = opts->min_rate;
-	swarm->download_limit = opts->download_limit;
+	swarm->down = opts->download;
+	swarm->download_limit = opts->download != NULL ? opts->download->rate : 0;
 	swarm->whole_idle_ms = CAIRN_WHOLE_IDLE_MS;
 	swarm->max_grants = opts->max_grants > 0 ? (unsigned)opts->max_grants : 1;
 	swarm->may_share = opts->may_share;
 	swarm->may_share_arg = opts->may_share_arg;
 	cairn_rate_init(&swarm->up, opts->upload_limit, now_ns);
-	cairn_rate_init(&swarm->down, opts->download_limit, now_ns);
 	swarm->peers = cairn_peers_new();
 	pthread_mutex_init(&swarm->mu, NULL);
 	pthread_mutex_init(&swarm->announce_mu, NULL);

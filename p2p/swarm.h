@@ -54,15 +54,16 @@ struct cairn_swarm {
 	struct cairn_listener *listener;
 	struct cairn_peers *peers;
 	int64_t decide_ms, stall_ms;
-	uint64_t min_rate, download_limit;
-	int64_t whole_idle_ms; /* CAIRN_WHOLE_IDLE_MS; tests have less time */
+	uint64_t min_rate;
+	uint64_t download_limit; /* the rate of down */
+	int64_t whole_idle_ms;	 /* CAIRN_WHOLE_IDLE_MS; tests have less time */
 	unsigned max_grants;
 	uint64_t seed; /* of this start */
 	int64_t started_ms;
 	bool (*may_share)(void *arg, const struct cairn_digest *digest);
 	void *may_share_arg;
 
-	struct cairn_rate up, down;
+	struct cairn_rate up, *down; /* down: borrowed; NULL: no limit */
 	struct cairn_swarm_counters count;
 	atomic_bool cancelled;
 	atomic_bool answered;	  /* the directory has, once */

@@ -24,6 +24,7 @@ struct world {
 	struct http_server *a, *b;
 	char host_a[32], host_b[32];
 	struct cairn_registry_opts opts;
+	struct cairn_rate limit; /* of opts, after limit_to */
 	struct cairn_registry_host hosts[2];
 	const char *mirrors[3];
 	struct cairn_registry *registry;
@@ -98,12 +99,19 @@ static inline int world_free(void **state)
 	struct world *w = *state;
 	cairn_registry_session_free(w->session);
 	cairn_registry_free(w->registry);
+	if (w->opts.limit != NULL) cairn_rate_fini(&w->limit);
 	http_server_stop(w->a);
 	http_server_stop(w->b);
 	for (size_t i = 0; i < w->n_texts; i++) free(w->texts[i]);
 	if (w->config[0] != '\0') unlink(w->config);
 	free(w);
 	return 0;
+}
+
+static inline void limit_to(struct world *w, uint64_t bytes_per_s)
+{
+	cairn_rate_init(&w->limit, bytes_per_s, cairn_boot_ns(&cairn_clock_system));
+	w->opts.limit = &w->limit;
 }
 
 /* Begin, with the options as they are now. login: may be NULL. */

@@ -37,13 +37,27 @@ static void stall__is_not_what_the_sink_or_the_limit_take(void **state)
 	struct world *w = *state;
 	http_server_then(w->a, whole_blob(w));
 	w->opts.stall_ms = 100;
-	w->opts.rate = 100000; /* 64 KiB come at once, then some chunks of 160 ms each */
+	limit_to(w, 100000); /* 64 KiB come at once, then some chunks of 160 ms each */
 	world_open(w, NULL);
 	int64_t begin = boot_ms();
 	assert_code(w, get_blob(w, 0), CAIRN_OK);
 	assert_blob(w, 0);
 	assert_within(begin, 250, 3000);
 	assert_int_equal(http_server_requests(w->a), 1);
+}
+
+/* What others took from it, such as the bytes that came from peers, counts too. */
+static void limit__is_shared_with_who_else_takes_from_it(void **state)
+{
+	struct world *w = *state;
+	http_server_then(w->a, whole_blob(w));
+	limit_to(w, 1000000); /* of which a quarter of a second's come at once */
+	world_open(w, NULL);
+	int64_t begin = boot_ms();
+	(void)cairn_rate_take(&w->limit, 750000, cairn_boot_ns(&cairn_clock_system));
+	assert_code(w, get_blob(w, 0), CAIRN_OK);
+	assert_blob(w, 0);
+	assert_within(begin, 500, 3000);
 }
 
 static void slow__bytes_are_no_stall(void **state)
@@ -139,7 +153,7 @@ static void cancel__while_the_limit_holds(void **state)
 {
 	struct world *w = *state;
 	http_server_then(w->a, whole_blob(w));
-	w->opts.rate = 100;
+	limit_to(w, 100);
 	world_open(w, NULL);
 	stop_in(w, 300);
 	int64_t begin = boot_ms();
@@ -154,7 +168,7 @@ static void limit__does_not_delay_manifests(void **state)
 	memcpy(spaced, MANIFEST, strlen(MANIFEST));
 	spaced[300000] = '\0';
 	http_server_then(w->a, (struct http_step){.body = spaced});
-	w->opts.rate = 100;
+	limit_to(w, 100);
 	world_open(w, NULL);
 	int64_t begin = boot_ms();
 	assert_code(w, try_manifest(w), CAIRN_OK);
@@ -361,7 +375,7 @@ static void sessions__run_beside_each_other_and_share_the_limit(void **state)
 	struct world *w = *state;
 	struct puller pullers[4];
 	for (size_t i = 0; i < 5 * CAIRN_LEN(pullers); i++) http_server_then(w->a, whole_blob(w));
-	w->opts.rate = 2000000;
+	limit_to(w, 2000000);
 	w->opts.stall_ms = 10000;
 	world_open(w, NULL);
 	int64_t begin = boot_ms();
@@ -404,6 +418,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		CASE(stall__before_headers_and_in_a_body),
 		CASE(stall__is_not_what_the_sink_or_the_limit_take),
+		CASE(limit__is_shared_with_who_else_takes_from_it),
 		CASE(slow__bytes_are_no_stall),
 		CASE(cancel__before_the_first_request),
 		CASE(cancel__while_headers_are_awaited),

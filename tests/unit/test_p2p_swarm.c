@@ -422,15 +422,21 @@ static void limit__of_downloads(void **state)
 {
 	struct cluster *c = *state;
 	struct content content = content_new(4 * MIB, 23);
-	c->opts.download_limit = 4 * MIB;
+	struct cairn_rate download; /* others take from it, too */
+	cairn_rate_init(&download, 4 * MIB, cairn_boot_ns(&cairn_clock_system));
+	c->opts.download = &download;
 	struct node *a = cluster_add(c), *b = cluster_add(c);
 	add_cached(a->store, &content);
 	UNTIL(is_announced(c, 1));
 	int64_t begin_ms = cairn_swarm_now_ms();
 	struct pull p = {.never_fetch = true};
+	(void)cairn_rate_take(&download, 2 * MIB, cairn_boot_ns(&cairn_clock_system));
 	pull_begin(&p, b, &content);
 	assert_here(&p);
-	assert_true(cairn_swarm_now_ms() - begin_ms >= 600);
+	assert_true(cairn_swarm_now_ms() - begin_ms >= 1000); /* 600 if it were alone */
+	node_stop(a);
+	node_stop(b);
+	cairn_rate_fini(&download);
 	content_free(&content);
 }
 
