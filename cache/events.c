@@ -1,5 +1,6 @@
 /* Telling the observer what happened: noted under mu where it happens, told by a thread of its own
- * with no lock held. So who changes the store never waits for who listens. */
+ * with no lock held. So who changes the store never waits for who listens; and what waits to be
+ * told is bounded: when it is too much, all that is told is that something was lost. */
 #include "cache/mem.h"
 #include "cache/store.h"
 
@@ -14,6 +15,10 @@ void event_add_locked(struct cairn_cache *c, enum cairn_cache_event event,
 			last->value = value;
 			return;
 		}
+	}
+	if (e->n == CAIRN_EVENTS_MAX) {
+		e->list[0] = (struct event){.event = CAIRN_EVENT_LOST};
+		e->n = 1;
 	}
 	if (e->n == e->cap) {
 		e->cap = e->cap > 0 ? 2 * e->cap : 16;

@@ -154,7 +154,12 @@ enum cairn_cache_event {
 	CAIRN_EVENT_ENDED, /* an ingest of that want, with bytes, was closed, aborted or restarted,
 			    * unpublished */
 	CAIRN_EVENT_WRONG, /* an ingest of that want reached its total and is something else */
+	CAIRN_EVENT_LOST,  /* more than CAIRN_EVENTS_MAX waited to be told, and were dropped: look
+			    * again at everything; the digest is all zero */
 };
+
+/* That may wait for an observer who does not come back from a call: about 1.5 MiB. */
+#define CAIRN_EVENTS_MAX 16384u
 
 /* Called soon after the fact, by one thread of the store with no lock held; it must not block. They
  * say "look again": what happened may have been followed by something else already. */

@@ -125,7 +125,10 @@ static bool on_describe(struct asker *a, const Cairn__Peer__V1__Describe *ask)
 	if (a->upload == NULL) return is_busy(a, &others);
 	a->buf = malloc(PART_BYTES);
 	if (a->buf == NULL) abort();
-	return tell(a, ask->inline_max);
+	bool ok = tell(a, ask->inline_max);
+	/* He came because the directory says that we have it. */
+	if (a->upload == NULL) cairn_swarm_reconsider(swarm, &digest);
+	return ok;
 }
 
 /* ---- Get -------------------------------------------------------------------------------- */

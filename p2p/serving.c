@@ -73,17 +73,21 @@ void cairn_serving_wake_locked(struct cairn_serving *s, const struct cairn_uploa
 	}
 }
 
+static void poke_locked(struct cairn_serving *s, bool wrong)
+{
+	pthread_mutex_lock(&s->mu);
+	s->dirty = true;
+	s->went_wrong = s->went_wrong || wrong;
+	cairn_serving_wake_locked(s, NULL);
+	pthread_mutex_unlock(&s->mu);
+}
+
 static void poke(struct cairn_swarm *swarm, const struct cairn_digest *digest, bool wrong)
 {
 	pthread_mutex_lock(&swarm->mu);
 	for (struct cairn_serving *s = swarm->servings[cairn_bucket_of(digest)]; s != NULL;
 	     s = s->next) {
-		if (!cairn_digest_equal(&s->digest, digest)) continue;
-		pthread_mutex_lock(&s->mu);
-		s->dirty = true;
-		s->went_wrong = s->went_wrong || wrong;
-		cairn_serving_wake_locked(s, NULL);
-		pthread_mutex_unlock(&s->mu);
+		if (cairn_digest_equal(&s->digest, digest)) poke_locked(s, wrong);
 	}
 	pthread_mutex_unlock(&swarm->mu);
 }
@@ -91,6 +95,17 @@ static void poke(struct cairn_swarm *swarm, const struct cairn_digest *digest, b
 void cairn_serving_poke(struct cairn_swarm *swarm, const struct cairn_digest *digest)
 {
 	poke(swarm, digest, false);
+}
+
+void cairn_serving_poke_all(struct cairn_swarm *swarm)
+{
+	pthread_mutex_lock(&swarm->mu);
+	for (unsigned b = 0; b < CAIRN_BUCKETS; b++) {
+		for (struct cairn_serving *s = swarm->servings[b]; s != NULL; s = s->next) {
+			poke_locked(s, false);
+		}
+	}
+	pthread_mutex_unlock(&swarm->mu);
 }
 
 void cairn_serving_wrong(struct cairn_swarm *swarm, const struct cairn_digest *digest)

@@ -72,6 +72,7 @@ struct cairn_upload {
 /* Something has changed for the digest: look again, and tell those who get it. Any thread, with no
  * lock held but the swarm's may follow. */
 void cairn_serving_poke(struct cairn_swarm *swarm, const struct cairn_digest *digest);
+void cairn_serving_poke_all(struct cairn_swarm *swarm);
 /* What somebody wrote here has turned out not to be the digest. */
 void cairn_serving_wrong(struct cairn_swarm *swarm, const struct cairn_digest *digest);
 

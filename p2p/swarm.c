@@ -158,10 +158,9 @@ static void announce_batch(struct cairn_swarm *swarm, const struct cairn_digest 
 	}
 }
 
-/* What was here when we began. */
-static void *announcer_main(void *arg)
+/* What is here now. */
+static void announce_all(struct cairn_swarm *swarm)
 {
-	struct cairn_swarm *swarm = arg;
 	static const size_t batch = ANNOUNCE_BATCH;
 	struct cairn_blob_info *infos = calloc(batch, sizeof(*infos));
 	struct cairn_digest *digests = calloc(batch, sizeof(*digests));
@@ -183,7 +182,27 @@ static void *announcer_main(void *arg)
 	}
 	free(infos);
 	free(digests);
+}
+
+static void *announcer_main(void *arg)
+{
+	announce_all(arg);
 	return NULL;
+}
+
+/* Anything may have happened. Of what went, whoever asks for it learns first, and it is withdrawn
+ * then (serve.c): we know only a part of the digests that were announced. */
+static void look_at_all(struct cairn_swarm *swarm)
+{
+	announce_all(swarm);
+	cairn_serving_poke_all(swarm);
+	pthread_mutex_lock(&swarm->mu);
+	for (unsigned b = 0; b < CAIRN_BUCKETS; b++) {
+		for (struct cairn_swarm_fill *f = swarm->fills[b]; f != NULL; f = f->next) {
+			cairn_swarm_fill_poke(f);
+		}
+	}
+	pthread_mutex_unlock(&swarm->mu);
 }
 
 static void on_cache_event(void *arg, enum cairn_cache_event event,
@@ -191,6 +210,10 @@ static void on_cache_event(void *arg, enum cairn_cache_event event,
 {
 	struct cairn_swarm *swarm = arg;
 	(void)value;
+	if (event == CAIRN_EVENT_LOST) {
+		look_at_all(swarm);
+		return;
+	}
 	if (event == CAIRN_EVENT_ADDED || event == CAIRN_EVENT_GONE) {
 		cairn_swarm_reconsider(swarm, digest);
 	}

@@ -2,6 +2,7 @@
 #include <pthread.h>
 
 #include "cache/evict.h"
+#include "cache/store.h"
 #include "support/pieces.h"
 
 #define MIB (1u << 20)
@@ -295,6 +296,26 @@ static void end__waits_for_the_call_that_runs(void **state)
 	content_free(&c);
 }
 
+/* An observer who stalls costs a bounded amount of memory, and is told that he missed something. */
+static void stall__is_told_that_events_were_lost(void **state)
+{
+	static const struct cairn_digest nothing;
+	struct store *s = *state;
+	struct content c = content_new(10, 15);
+	const size_t before = seen_n();
+	lock(&s->cache->mu);
+	for (size_t i = 0; i < CAIRN_EVENTS_MAX + 5; i++) {
+		event_add_locked(s->cache, CAIRN_EVENT_ADDED, &c.digest, c.n);
+	}
+	assert_in_range(s->cache->events.n, 1, CAIRN_EVENTS_MAX);
+	unlock(&s->cache->mu);
+	/* That something was lost, and what came after it. */
+	wait_for(seen_n() == before + 6);
+	assert_int_equal(times(CAIRN_EVENT_LOST, &nothing, NULL), 1);
+	assert_int_equal(times(CAIRN_EVENT_ADDED, &c.digest, NULL), 5);
+	content_free(&c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -314,6 +335,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(nobody__is_told_after_the_end, setup,
 						store_teardown),
 		cmocka_unit_test_setup_teardown(end__waits_for_the_call_that_runs, setup,
+						store_teardown),
+		cmocka_unit_test_setup_teardown(stall__is_told_that_events_were_lost, setup,
 						store_teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,7 @@
 /* Those who get a blob from a node: how many, and what they hear of each other. */
 #include "support/liar.h"
 
+#include "cache/store.h"
 #include "p2p/policy.h"
 #include "p2p/pool.h"
 
@@ -164,6 +165,40 @@ static void idle__loses_its_place(void **state)
 	content_free(&content);
 }
 
+/* The cache had more to tell than it keeps: what is here is announced all the same, and what is not
+ * here is withdrawn when somebody asks for it. */
+static void events__lost(void **state)
+{
+	struct cluster *c = *state;
+	struct node *node = cluster_add(c);
+	struct cairn_swarm *swarm = node->swarm;
+	struct content here = content_new(MIB, 37), gone = content_new(MIB, 38);
+	struct asker asker = {0};
+	add_cached(node->store, &here);
+	UNTIL(is_announced(c, 1));
+	pthread_mutex_lock(&swarm->announce_mu);
+	assert_true(cairn_digests_remove(&swarm->announced, &here.digest));
+	assert_true(cairn_digests_add(&swarm->announced, &gone.digest));
+	swarm->dir->ops->withdraw(swarm->dir, &here.digest, 1);
+	swarm->dir->ops->announce(swarm->dir, &gone.digest, 1);
+	pthread_mutex_unlock(&swarm->announce_mu);
+	lock(&node->store->cache->mu);
+	for (size_t i = 0; i <= CAIRN_EVENTS_MAX; i++) {
+		event_add_locked(node->store->cache, CAIRN_EVENT_ENDED, &gone.digest, 0);
+	}
+	unlock(&node->store->cache->mu);
+	UNTIL(is_announced(c, 2));
+	asker_begin(&asker, "127.0.0.1:1", node);
+	describe(&asker, &gone);
+	assert_int_equal(asker.heard->state, CAIRN__PEER__V1__STATE__ABSENT);
+	UNTIL(is_announced(c, 1));
+	describe(&asker, &here);
+	assert_int_equal(asker.heard->state, CAIRN__PEER__V1__STATE__WHOLE);
+	asker_end(&asker);
+	content_free(&here);
+	content_free(&gone);
+}
+
 int main(void)
 {
 	cairn_log_set_level(CAIRN_LOG_ERROR);
@@ -172,6 +207,7 @@ int main(void)
 		TEST(slots__are_few),
 		TEST(follower__becomes_a_source),
 		TEST(idle__loses_its_place),
+		TEST(events__lost),
 	};
 	return cmocka_run_group_tests_name("p2p/swarm/followers", tests, NULL, NULL);
 }
