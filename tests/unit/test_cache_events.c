@@ -307,8 +307,9 @@ static void stall__is_told_that_events_were_lost(void **state)
 	for (size_t i = 0; i < CAIRN_EVENTS_MAX + 5; i++) {
 		event_add_locked(s->cache, CAIRN_EVENT_ADDED, &c.digest, c.n);
 	}
-	assert_in_range(s->cache->events.n, 1, CAIRN_EVENTS_MAX);
+	size_t waiting = s->cache->events.n;
 	unlock(&s->cache->mu);
+	assert_in_range(waiting, 1, CAIRN_EVENTS_MAX);
 	/* That something was lost, and what came after it. */
 	wait_for(seen_n() == before + 6);
 	assert_int_equal(times(CAIRN_EVENT_LOST, &nothing, NULL), 1);
