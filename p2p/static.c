@@ -224,7 +224,12 @@ static void health(struct cairn_directory *dir, char ret[static 256])
 		lost++;
 		if (example == NULL || example->error[0] == '\0') example = link;
 	}
-	if (lost > 0) {
+	if (!s->ready) { /* which of them we are may not be known yet */
+		(void)snprintf(ret, 256,
+			       "starting: %zu peers are there so far; pulls wait until each was "
+			       "tried, and has said what it has",
+			       peers - lost);
+	} else if (lost > 0) {
 		(void)snprintf(ret, 256, "%zu of %zu peers cannot be reached: %.60s: %.100s", lost,
 			       peers, example->target,
 			       example->error[0] != '\0' ? example->error : "not tried yet");

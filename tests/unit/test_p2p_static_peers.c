@@ -155,6 +155,25 @@ static void names__that_are_not_found_at_first_are_found_later(void **state)
 	EVENTUALLY(world_members(w, 0) == 2 && world_members(w, 1) == 2 && well(w, 0));
 }
 
+/* Until every peer was tried, pulls wait: that is told, and ends. */
+static void health__says_that_it_starts(void **state)
+{
+	(void)state;
+	char health[256];
+	struct static_world *w = calloc(1, sizeof(*w));
+	assert_non_null(w);
+	suite_now = w;
+	for (size_t i = 0; i < 2; i++) {
+		world_listen(w, i, "127.0.0.1:0");
+		w->peers[w->n_peers++] = w->nodes[i].hello.address;
+	}
+	world_begin(w, 0); /* the other one is dialled, and says nothing */
+	w->nodes[0].dir->ops->health(w->nodes[0].dir, health);
+	assert_memory_equal(health, "starting: ", 10);
+	world_begin(w, 1);
+	EVENTUALLY(well(w, 0) && well(w, 1));
+}
+
 /* The machine's own resolver; and several addresses that lead to one node. */
 static void names__of_oneself_and_of_others_twice_do_no_harm(void **state)
 {
@@ -466,6 +485,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		SUITE_CASE(names__stand_for_all_their_addresses),
 		SUITE_CASE(names__that_are_not_found_at_first_are_found_later),
+		SUITE_CASE(health__says_that_it_starts),
 		SUITE_CASE(names__of_oneself_and_of_others_twice_do_no_harm),
 		SUITE_CASE(peers__that_are_none_are_refused),
 		SUITE_CASE(arbiters__change_and_all_is_still_found),
