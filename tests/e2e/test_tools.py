@@ -14,7 +14,7 @@ from harness.registry import digests  # noqa: E402
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 VERBS = ["status", "ls", "explain", "versions", "preheat", "jobs", "cancel", "gc", "prune", "pin", "unpin", "verify",
-         "peers", "import", "export", "containerd-config"]
+         "peers", "import", "export", "containerd-config", "certs"]
 
 
 def damage(path):
@@ -44,7 +44,8 @@ class Documents(unittest.TestCase):
                 self.assertRegex(part, rf"(?m)^\.It Ic (.* )?{re.escape(key)}( ,.*)? : .*{re.escape(default)}")
 
     def test_documents_name_only_verbs_that_exist(self):
-        for name in ("README.md", "docs/operations.md", "docs/preheat.md", "docs/swarm.md", "docs/man/cairnd.8",
+        for name in ("README.md", "docs/operations.md", "docs/preheat.md", "docs/swarm.md", "docs/certificates.md",
+                     "docs/man/cairnd.8",
                      "docs/man/cairnctl.1", "docs/man/cairn.yaml.5"):
             text = (TOP / name).read_text()
             for verb in re.findall(r"(?:sudo |`|Dq )cairnctl (?:--json )?([a-z][a-z-]+)", text):
