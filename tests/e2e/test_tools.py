@@ -54,6 +54,44 @@ class Documents(unittest.TestCase):
                 self.assertTrue((TOP / "tools" / tool).exists(), f"{name}: tools/{tool}")
 
 
+class Completion(unittest.TestCase):
+    """deploy/cairnctl.bash, in a real bash."""
+
+    def complete(self, *words):
+        """What the last of the words may become."""
+        cairnctl = pathlib.Path(os.environ["CAIRN_BUILD"], "cairnctl")
+        script = (f'source "{TOP}/deploy/cairnctl.bash"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _cairnctl; '
+                  'printf "%s\\n" "${COMPREPLY[@]}"')
+        done = subprocess.run(["bash", "-c", script, "bash", cairnctl, *words], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True, timeout=60, check=True)
+        self.assertEqual(done.stderr, "")
+        return set(done.stdout.split())
+
+    def test_every_verb_and_option(self):
+        self.assertEqual(self.complete(""), set(VERBS))
+        self.assertEqual(self.complete("--json", "--socket", "gc", "ver"), {"versions", "verify"})
+        self.assertEqual(self.complete("-"), {"--socket", "--json", "--help", "--version"})
+        offered = {verb: self.complete(verb, "-") for verb in VERBS}
+        for verb, options in offered.items():
+            with self.subTest(verb=verb):
+                text = subprocess.run([pathlib.Path(os.environ["CAIRN_BUILD"], "cairnctl"), verb, "--help"],
+                                      stdout=subprocess.PIPE, text=True, timeout=60, check=True).stdout
+                explained = set(re.findall(r"^  (--[a-z-]+)", text, re.M))
+                self.assertLessEqual(explained | {"--socket", "--json", "--help"}, options)
+        refused = {"--password", "--identity-token"}  # only known to say why not
+        known = {f"--{name}" for path in (TOP / "cmd").glob("cairnctl*.c")
+                 for name in re.findall(r'\{"([a-z-]+)", (?:no|required)_argument', path.read_text())}
+        self.assertEqual(set().union(*offered.values()), known - refused - {"--version"})
+
+    def test_values(self):
+        self.assertEqual(self.complete("ls", "--state", ""), {"cached", "referenced"})
+        self.assertEqual(self.complete("certs", ""), {"init", "issue"})
+        self.assertEqual(self.complete("certs", "--dir", "init", "i"), {"init", "issue"})
+        self.assertEqual(self.complete("preheat", "--file", f"{TOP}/READ"), {f"{TOP}/README.md"})
+        self.assertEqual(self.complete("import", f"{TOP}/depl"), {f"{TOP}/deploy"})
+        self.assertEqual(self.complete("preheat", "--keep-for", ""), set())
+
+
 class Tools(E2E):
     def world(self, extra=""):
         w = self.enter(World(self.folder, extra=extra))
