@@ -92,6 +92,19 @@ class Files(E2E):
         self.assertEqual({name for name in after if after[name] != before[name]}, {"node1.pem", "node1.key"})
         openssl("verify", "-CAfile", self.dir / "ca.pem", self.dir / "node1.pem")
 
+    def test_many_at_once(self):
+        """Of those that all find nothing there, one wins; the others change nothing."""
+        self.cairnctl.ok("certs", "init", "--dir", self.dir)
+        argv = self.cairnctl.argv("certs", "issue", "--dir", self.dir, "--name", "node1")
+        for _ in range(3):
+            running = [subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(8)]
+            self.assertEqual(sorted(process.wait(60) for process in running), [0] + [1] * 7)
+            self.assertEqual(set(self.files()), {"ca.pem", "ca.key", "node1.pem", "node1.key"})
+            self.assertEqual(openssl("x509", "-in", self.dir / "node1.pem", "-noout", "-pubkey"),
+                             openssl("pkey", "-in", self.dir / "node1.key", "-pubout"))
+            for end in ("pem", "key"):
+                (self.dir / f"node1.{end}").unlink()
+
     def test_what_is_wrong_is_said(self):
         issue = ("issue", "--dir", self.dir, "--name", "node1")
         self.fails(1, f"there is no {self.dir}/ca.pem: make the authority with cairnctl certs init", *issue)
