@@ -25,6 +25,7 @@ static const struct ctl_verb *const verbs[] = {
 	&ctl_preheat, &ctl_jobs,   &ctl_cancel,	 &ctl_gc,
 	&ctl_prune,   &ctl_pin,	   &ctl_unpin,	 &ctl_verify,
 	&ctl_peers,   &ctl_import, &ctl_export,	 &ctl_containerd_config,
+	&ctl_certs,
 };
 
 /* Why a write to standard output failed, if that was in mid-stream: later calls change errno. */

@@ -35,7 +35,7 @@ struct ctl_verb {
 
 extern const struct ctl_verb ctl_status, ctl_ls, ctl_explain, ctl_versions, ctl_gc, ctl_prune,
 	ctl_preheat, ctl_jobs, ctl_cancel, ctl_pin, ctl_unpin, ctl_verify, ctl_peers, ctl_import,
-	ctl_export, ctl_containerd_config;
+	ctl_export, ctl_containerd_config, ctl_certs;
 
 /* The next option of a verb: its own value, or -1 at the end (optind is the first argument).
  * Handles --socket, --json, --help (exits 0) and --version (exits 0) itself; what is wrong is told,

@@ -14,7 +14,7 @@ from harness.registry import digests  # noqa: E402
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 VERBS = ["status", "ls", "explain", "versions", "preheat", "jobs", "cancel", "gc", "prune", "pin", "unpin", "verify",
-         "peers", "import", "export", "containerd-config"]
+         "peers", "import", "export", "containerd-config", "certs"]
 
 
 def damage(path):
@@ -44,13 +44,52 @@ class Documents(unittest.TestCase):
                 self.assertRegex(part, rf"(?m)^\.It Ic (.* )?{re.escape(key)}( ,.*)? : .*{re.escape(default)}")
 
     def test_documents_name_only_verbs_that_exist(self):
-        for name in ("README.md", "docs/operations.md", "docs/preheat.md", "docs/swarm.md", "docs/man/cairnd.8",
+        for name in ("README.md", "docs/operations.md", "docs/preheat.md", "docs/swarm.md", "docs/certificates.md",
+                     "docs/man/cairnd.8",
                      "docs/man/cairnctl.1", "docs/man/cairn.yaml.5"):
             text = (TOP / name).read_text()
             for verb in re.findall(r"(?:sudo |`|Dq )cairnctl (?:--json )?([a-z][a-z-]+)", text):
                 self.assertIn(verb, VERBS, name)
             for tool in re.findall(r"\btools/([a-z-]+)", text):
                 self.assertTrue((TOP / "tools" / tool).exists(), f"{name}: tools/{tool}")
+
+
+class Completion(unittest.TestCase):
+    """deploy/cairnctl.bash, in a real bash."""
+
+    def complete(self, *words):
+        """What the last of the words may become."""
+        cairnctl = pathlib.Path(os.environ["CAIRN_BUILD"], "cairnctl")
+        script = (f'source "{TOP}/deploy/cairnctl.bash"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _cairnctl; '
+                  'printf "%s\\n" "${COMPREPLY[@]}"')
+        done = subprocess.run(["bash", "-c", script, "bash", cairnctl, *words], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True, timeout=60, check=True)
+        self.assertEqual(done.stderr, "")
+        return set(done.stdout.split())
+
+    def test_every_verb_and_option(self):
+        self.assertEqual(self.complete(""), set(VERBS))
+        self.assertEqual(self.complete("--json", "--socket", "gc", "ver"), {"versions", "verify"})
+        self.assertEqual(self.complete("-"), {"--socket", "--json", "--help", "--version"})
+        offered = {verb: self.complete(verb, "-") for verb in VERBS}
+        for verb, options in offered.items():
+            with self.subTest(verb=verb):
+                text = subprocess.run([pathlib.Path(os.environ["CAIRN_BUILD"], "cairnctl"), verb, "--help"],
+                                      stdout=subprocess.PIPE, text=True, timeout=60, check=True).stdout
+                explained = set(re.findall(r"^  (--[a-z-]+)", text, re.M))
+                self.assertLessEqual(explained | {"--socket", "--json", "--help"}, options)
+        refused = {"--password", "--identity-token"}  # only known to say why not
+        known = {f"--{name}" for path in (TOP / "cmd").glob("cairnctl*.c")
+                 for name in re.findall(r'\{"([a-z-]+)", (?:no|required)_argument', path.read_text())}
+        self.assertEqual(set().union(*offered.values()), known - refused - {"--version"})
+
+    def test_values(self):
+        self.assertEqual(self.complete("ls", "--state", ""), {"cached", "referenced"})
+        self.assertEqual(self.complete("certs", ""), {"init", "issue"})
+        self.assertEqual(self.complete("certs", "--dir", "init", "i"), {"init", "issue"})
+        self.assertEqual(self.complete("preheat", "--file", f"{TOP}/READ"), {f"{TOP}/README.md"})
+        self.assertEqual(self.complete("import", f"{TOP}/depl"), {f"{TOP}/deploy"})
+        self.assertEqual(self.complete("preheat", "--keep-for", ""), set())
 
 
 class Tools(E2E):
