@@ -2,7 +2,7 @@
 
 #include "p2p/plan.h"
 
-#define OPEN_MIN 4 /* fewer know too little of each other's pieces */
+#define OPEN_MIN 6 /* fewer know too little of what others have, when layers come side by side */
 
 static uint64_t mix(uint64_t seed, uint64_t n)
 {

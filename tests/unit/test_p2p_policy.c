@@ -74,7 +74,8 @@ static void open__fewer_for_each_of_many(void **state)
 	assert_int_equal(cairn_policy_open(1), CAIRN_OPEN_MAX);
 	for (uint32_t n = 1; n < 1000; n++) {
 		assert_true(cairn_policy_open(n + 1) <= cairn_policy_open(n));
-		assert_in_range(cairn_policy_open(n), 2, CAIRN_OPEN_MAX);
+		/* With 4, clusters that pull several layers need up to a tenth longer. */
+		assert_in_range(cairn_policy_open(n), 6, CAIRN_OPEN_MAX);
 	}
 }
 
