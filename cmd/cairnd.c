@@ -250,6 +250,17 @@ static enum cairn_code start_preheat(struct daemon *d, struct cairn_err *err)
 	return cairn_preheat_start(&opts, &d->preheat, err);
 }
 
+static void start_fleet(struct daemon *d)
+{
+	struct cairn_fleet_node_opts opts = {
+		.cache = d->cache,
+		.preheat = d->preheat,
+		.gc = d->gc,
+		.version = CAIRN_VERSION,
+	};
+	cairnd_fleet_start(&d->p2p, &d->config, &opts);
+}
+
 static void add_services(struct daemon *d)
 {
 	d->content = (struct cairn_content_service){
@@ -321,6 +332,7 @@ static enum cairn_code start(struct daemon *d, struct cairn_err *err)
 	}
 	if (rc == CAIRN_OK) rc = start_preheat(d, err);
 	if (rc == CAIRN_OK) rc = cairn_rpc_server_new(d->rpc, &d->server, err);
+	if (rc == CAIRN_OK) start_fleet(d);
 	if (rc == CAIRN_OK) add_services(d);
 	if (rc == CAIRN_OK) cairn_rpc_server_on_connect(d->server, client_connected, d->runtime);
 	if (rc == CAIRN_OK) rc = make_parent(d->config.listen, err);
@@ -348,6 +360,7 @@ static void stop(struct daemon *d)
 			  CAIRN_NUM("cancelled_calls", cut));
 	}
 	cairn_http_stop(d->http);
+	cairnd_fleet_stop(&d->p2p);
 	cairn_preheat_stop(d->preheat);
 	cairn_gc_stop(d->gc);
 	cairn_runtime_stop(d->runtime);

@@ -9,6 +9,7 @@ struct cairnd_swarm {
 	struct cairn_share *share; /* NULL: everything may go to others */
 	struct cairn_swarm *swarm; /* NULL: p2p.listen is "" */
 	bool tls;
+	struct cairn_fleet_node *node; /* what other nodes may ask of this one; NULL: nothing */
 };
 
 /* What may be shared: before anything tells of what is here. */
@@ -22,6 +23,12 @@ CAIRN_CHECKED enum cairn_code cairnd_swarm_start(struct cairnd_swarm *s,
 						 struct cairn_cache *cache, struct cairn_rpc *rpc,
 						 struct cairn_rate *download,
 						 struct cairn_err *err);
+
+/* Answer other nodes, if that is configured; what is not, opts says. Until the stop. */
+void cairnd_fleet_start(struct cairnd_swarm *s, const struct cairn_config *config,
+			struct cairn_fleet_node_opts *opts);
+/* Before preheat ends. */
+void cairnd_fleet_stop(struct cairnd_swarm *s);
 
 /* The certificates, again from their files. Logs what comes of it. */
 void cairnd_swarm_reload(struct cairnd_swarm *s);

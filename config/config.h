@@ -72,6 +72,7 @@ struct cairn_config {
 			char *ca, *cert, *key;
 		} tls;
 		struct cairn_config_list admins;
+		bool fleet_off;	     /* no other node may coordinate work here */
 		bool directory_etcd; /* otherwise static */
 		struct cairn_config_list peers;
 		struct {

@@ -24,22 +24,6 @@ struct told {
 	size_t next; /* blobs before it are told, when a round did not fit into one message */
 };
 
-static Cairn__V1__JobBlob *blob_message(const struct cairn_preheat_blob *b)
-{
-	char text[CAIRN_DIGEST_STR];
-	Cairn__V1__JobBlob *msg = malloc(sizeof(*msg));
-	if (msg == NULL) abort();
-	cairn__v1__job_blob__init(msg);
-	msg->digest = strdup(cairn_digest_format(&b->digest, text));
-	msg->size = (int64_t)b->size;
-	msg->done = (int64_t)b->done;
-	msg->state = b->state;
-	msg->error = strdup(b->error != NULL ? b->error : "");
-	msg->source = strdup(b->source);
-	if (msg->digest == NULL || msg->error == NULL || msg->source == NULL) abort();
-	return msg;
-}
-
 /* Blobs that changed since *told, as many as fit. Returns whether that was all. */
 static bool add_blobs(struct cairn_preheat_job *job, struct told *told, Cairn__V1__JobProgress *msg)
 {
@@ -50,7 +34,7 @@ static bool add_blobs(struct cairn_preheat_job *job, struct told *told, Cairn__V
 	size_t i = told->next;
 	for (; i < job->n_blobs && msg->n_blobs < BLOBS_MAX; i++) {
 		if (job->blobs[i].change <= told->change) continue;
-		msg->blobs[msg->n_blobs++] = blob_message(&job->blobs[i]);
+		msg->blobs[msg->n_blobs++] = cairn_preheat_blob_message(&job->blobs[i]);
 	}
 	bool all = i >= job->n_blobs;
 	told->next = all ? 0 : i;

@@ -343,6 +343,35 @@ void cairn_preheat_cancel_all(struct cairn_preheat *preheat);
  * start. NULL is fine. */
 void cairn_preheat_stop(struct cairn_preheat *preheat);
 
+/* ---- work that another node asks for -----------------------------------------------------------
+ * What one node does when a job is for several (plugin/fleet.h): the answering side of
+ * proto/fleet.proto. */
+
+struct cairn_fleet_node;
+
+struct cairn_fleet_label {
+	const char *key, *value;
+};
+
+struct cairn_fleet_node_opts {
+	struct cairn_cache *cache;
+	struct cairn_preheat *preheat;
+	struct cairn_gc *gc;
+	const struct cairn_clock *clock; /* NULL: cairn_clock_system */
+	const char *name;		 /* of this node ... */
+	const struct cairn_fleet_label *labels;
+	size_t n_labels;
+	const char *version;
+};
+
+/* Copies what it needs of opts. */
+struct cairn_fleet_node *cairn_fleet_node_new(const struct cairn_fleet_node_opts *opts);
+/* When it is asked no more. NULL is fine. */
+void cairn_fleet_node_free(struct cairn_fleet_node *node);
+
+/* For cairn_swarm_answer, with the node as argument. Threads: any. */
+cairn_answer_fn cairn_fleet_node_answer;
+
 /* ---- /metrics, /healthz, /readyz --------------------------------------------------------------*/
 
 struct cairn_http;

@@ -5,6 +5,7 @@
 #include "plugin/preheat.h"
 
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -225,6 +226,13 @@ enum cairn_code cairn_preheat_submit(struct cairn_preheat *p,
 				     const Cairn__V1__PreheatRequest *request,
 				     struct cairn_preheat_job **ret, struct cairn_err *err)
 {
+	return cairn_preheat_submit_as(p, NULL, request, ret, err);
+}
+
+enum cairn_code cairn_preheat_submit_as(struct cairn_preheat *p, const char *id,
+					const Cairn__V1__PreheatRequest *request,
+					struct cairn_preheat_job **ret, struct cairn_err *err)
+{
 	struct cairn_preheat_job *job = NULL;
 	if (atomic_load(&p->stop)) {
 		return cairn_err_set(err, CAIRN_UNAVAILABLE, "the daemon is shutting down");
@@ -236,6 +244,7 @@ enum cairn_code cairn_preheat_submit(struct cairn_preheat *p,
 	}
 	enum cairn_code rc = cairn_preheat_job_new(request, &p->node, &job, err);
 	if (rc) return rc;
+	if (id != NULL) snprintf(job->id, sizeof(job->id), "%s", id);
 	job->created_ns = cairn_real_ns(p->env.clock);
 	rc = save(p, job, err);
 	pthread_mutex_lock(&p->mu);

@@ -21,6 +21,12 @@ CAIRN_CHECKED enum cairn_code cairn_preheat_submit(struct cairn_preheat *preheat
 						   struct cairn_preheat_job **ret,
 						   struct cairn_err *err);
 
+/* The same with an id of the caller's, fit for a file's name, that no job has. One at a time. */
+CAIRN_CHECKED enum cairn_code cairn_preheat_submit_as(struct cairn_preheat *preheat, const char *id,
+						      const Cairn__V1__PreheatRequest *request,
+						      struct cairn_preheat_job **ret,
+						      struct cairn_err *err);
+
 /* A reference to the job of that id, or NULL. */
 struct cairn_preheat_job *cairn_preheat_find(struct cairn_preheat *preheat, const char *id);
 

@@ -7,6 +7,7 @@
 #include <sys/random.h>
 
 #include "plugin/cairn_service.h"
+#include "plugin/message.h"
 
 static void *must(void *p)
 {
@@ -73,6 +74,10 @@ static enum cairn_code parse_platforms(struct cairn_preheat_job *job,
 	for (size_t i = 0; i < r->n_platforms; i++) {
 		if (strcmp(r->platforms[i], "all") == 0) {
 			job->all_platforms = true;
+			continue;
+		}
+		if (strcmp(r->platforms[i], "node") == 0) {
+			job->platforms[job->n_platforms++] = *node;
 			continue;
 		}
 		enum cairn_code rc = cairn_platform_parse(r->platforms[i],
@@ -409,16 +414,6 @@ void cairn_preheat_job_judge(struct cairn_preheat_job *job, int64_t now_ns)
 
 /* ---- as a message -----------------------------------------------------------------------------*/
 
-static Cairn__Wire__Timestamp *time_message(int64_t ns)
-{
-	if (ns == 0) return NULL;
-	Cairn__Wire__Timestamp *ts = must(malloc(sizeof(*ts)));
-	cairn__wire__timestamp__init(ts);
-	ts->seconds = ns / CAIRN_NS_PER_S;
-	ts->nanos = (int32_t)(ns % CAIRN_NS_PER_S);
-	return ts;
-}
-
 static Cairn__V1__JobImage *image_message(const struct cairn_preheat_image *im)
 {
 	char text[CAIRN_DIGEST_STR] = "";
@@ -432,6 +427,20 @@ static Cairn__V1__JobImage *image_message(const struct cairn_preheat_image *im)
 	return msg;
 }
 
+Cairn__V1__JobBlob *cairn_preheat_blob_message(const struct cairn_preheat_blob *b)
+{
+	char text[CAIRN_DIGEST_STR];
+	Cairn__V1__JobBlob *msg = must(malloc(sizeof(*msg)));
+	cairn__v1__job_blob__init(msg);
+	msg->digest = cairn_message_text(cairn_digest_format(&b->digest, text));
+	msg->size = (int64_t)b->size;
+	msg->done = (int64_t)b->done;
+	msg->state = b->state;
+	msg->error = cairn_message_text(b->error != NULL ? b->error : "");
+	msg->source = cairn_message_text(b->source);
+	return msg;
+}
+
 Cairn__V1__Job *cairn_preheat_job_message(struct cairn_preheat_job *job)
 {
 	char text[CAIRN_PLATFORM_STR];
@@ -440,9 +449,9 @@ Cairn__V1__Job *cairn_preheat_job_message(struct cairn_preheat_job *job)
 	pthread_mutex_lock(&job->mu);
 	msg->id = must(strdup(job->id));
 	msg->state = job->state;
-	msg->created_at = time_message(job->created_ns);
-	msg->started_at = time_message(job->started_ns);
-	msg->ended_at = time_message(job->ended_ns);
+	msg->created_at = cairn_message_new_time(job->created_ns);
+	msg->started_at = cairn_message_new_time(job->started_ns);
+	msg->ended_at = cairn_message_new_time(job->ended_ns);
 	msg->platforms = must(calloc(job->n_platforms + 1, sizeof(char *)));
 	if (job->all_platforms) msg->platforms[msg->n_platforms++] = must(strdup("all"));
 	for (size_t i = 0; !job->all_platforms && i < job->n_platforms; i++) {
@@ -465,19 +474,13 @@ Cairn__V1__Job *cairn_preheat_job_message(struct cairn_preheat_job *job)
 	return msg;
 }
 
-static int64_t ns_of(const Cairn__Wire__Timestamp *ts)
-{
-	bool sane = ts != NULL && ts->seconds >= 0 && ts->seconds < INT64_MAX / CAIRN_NS_PER_S;
-	return sane ? ts->seconds * CAIRN_NS_PER_S + ts->nanos : 0;
-}
-
 void cairn_preheat_job_restore(struct cairn_preheat_job *job, const Cairn__V1__Job *stored)
 {
 	struct cairn_err ignored;
 	snprintf(job->id, sizeof(job->id), "%s", stored->id);
-	job->created_ns = ns_of(stored->created_at);
-	job->started_ns = ns_of(stored->started_at);
-	job->ended_ns = ns_of(stored->ended_at);
+	job->created_ns = cairn_message_ns(stored->created_at);
+	job->started_ns = cairn_message_ns(stored->started_at);
+	job->ended_ns = cairn_message_ns(stored->ended_at);
 	if (!is_over(stored->state)) return; /* it begins again, and finds what is here */
 	job->state = stored->state;
 	job->bytes_total = (uint64_t)stored->bytes_total;

@@ -103,6 +103,9 @@ void cairn_preheat_job_judge(struct cairn_preheat_job *job, int64_t now_ns);
 /* The job as a message, malloced as one of protobuf-c's (free it unpacked). */
 Cairn__V1__Job *cairn_preheat_job_message(struct cairn_preheat_job *job);
 
+/* One of its blobs likewise; with mu held. */
+Cairn__V1__JobBlob *cairn_preheat_blob_message(const struct cairn_preheat_blob *blob);
+
 /* Take over what a stored message says: id, times, state, images. */
 void cairn_preheat_job_restore(struct cairn_preheat_job *job, const Cairn__V1__Job *stored);
 

@@ -69,6 +69,7 @@ static const char everything[] =
 	"  advertise: host:7000\n"
 	"  tls: {ca: /a, cert: /b, key: /c}\n"
 	"  admins: [a, b]\n"
+	"  fleet: \"off\"\n"
 	"  directory: etcd\n"
 	"  peers: [h:1]\n"
 	"  etcd: {endpoints: [https://e:1, https://e:2/], prefix: /x/, ca: /a, cert: /b, key: /c}\n"
@@ -102,6 +103,7 @@ static void parse__takes_every_key(void **state)
 	assert_false(c.gc.high_watermark.is_percent);
 	assert_true(c.gc.high_watermark.value == UINT64_C(200) << 30);
 	assert_int_equal(c.gc.min_free.value, 5);
+	assert_true(c.p2p.fleet_off);
 	assert_true(c.p2p.directory_etcd);
 	assert_int_equal(c.p2p.etcd.endpoints.n, 2);
 	assert_string_equal(c.p2p.share.allow.items[0], "r/*");
@@ -128,8 +130,10 @@ static void parse__names_what_has_no_effect_yet(void **state)
 	struct cairn_config c;
 	struct cairn_err err;
 	assert_int_equal(parse(everything, &c, &err), CAIRN_OK);
-	static const char *const idle[] = {"p2p.admins", "node.labels"};
-	static const char *const live[] = {"gc.interval",
+	static const char *const idle[] = {"p2p.admins"};
+	static const char *const live[] = {"node.labels",
+					   "p2p.fleet",
+					   "gc.interval",
 					   "gc.keep_storage",
 					   "gc.high_watermark",
 					   "containerd.prefill",
