@@ -23,6 +23,7 @@
 #include "cmd/cairnd_trim.h"
 #include "config/config.h"
 #include "oci/registry.h"
+#include "plugin/fleet.h"
 #include "plugin/plugin.h"
 #include "rpc/rpc.h"
 
@@ -233,6 +234,8 @@ static enum cairn_code open_registries(struct daemon *d, struct cairn_err *err)
 
 static enum cairn_code start_preheat(struct daemon *d, struct cairn_err *err)
 {
+	struct cairn_fleet_link link;
+	cairn_fleet_link_swarm(d->p2p.swarm, &link);
 	d->fills = cairn_fills_new(d->cache);
 	const struct cairn_preheat_opts opts = {
 		.cache = d->cache,
@@ -246,6 +249,7 @@ static enum cairn_code start_preheat(struct daemon *d, struct cairn_err *err)
 		.containerd = cairn_runtime_channel(d->runtime),
 		.state_dir = d->config.state_dir,
 		.owners = d->config.containerd.sharing_by_namespace,
+		.fleet = d->p2p.swarm != NULL && !d->config.p2p.fleet_off ? &link : NULL,
 	};
 	return cairn_preheat_start(&opts, &d->preheat, err);
 }

@@ -181,6 +181,7 @@ struct cairn_peer_status {
 	bool member;	/* the directory says that it lives */
 	bool self;
 	bool connected;
+	int64_t unseen_ms; /* since its last connection ended; 0: connected, or never met */
 	uint64_t from_bytes, to_bytes; /* since start */
 	uint64_t from_bps, to_bps;     /* lately */
 	uint64_t bad_pieces, failures;

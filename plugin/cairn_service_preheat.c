@@ -6,10 +6,12 @@
 #include <string.h>
 
 #include "plugin/cairn_service.h"
+#include "plugin/fleet.h"
 #include "plugin/preheat.h"
 
 #define TELL_MS 200
 #define BLOBS_MAX 500 /* in one message */
+#define NODES_MAX 200
 
 static enum cairn_code no_preheat(struct cairn_err *err)
 {
@@ -21,8 +23,29 @@ static enum cairn_code no_preheat(struct cairn_err *err)
 /* What of the job was told already. */
 struct told {
 	uint64_t change;
-	size_t next; /* blobs before it are told, when a round did not fit into one message */
+	size_t next; /* blobs, or nodes, before it are told, when a round did not fit into one
+			message */
 };
+
+/* Nodes likewise: a job has them or blobs. */
+static bool add_nodes(struct cairn_preheat_job *job, struct told *told, Cairn__V1__JobProgress *msg)
+{
+	msg->nodes = calloc(NODES_MAX, sizeof(msg->nodes[0]));
+	if (msg->nodes == NULL) abort();
+	pthread_mutex_lock(&job->mu);
+	const struct cairn_fleet *f = job->fleet;
+	uint64_t now = job->change;
+	size_t i = told->next;
+	for (; i < f->n && msg->n_nodes < NODES_MAX; i++) {
+		if (f->list[i].change <= told->change) continue;
+		msg->nodes[msg->n_nodes++] = cairn_fleet_node_message(&f->list[i]);
+	}
+	bool all = i >= f->n;
+	told->next = all ? 0 : i;
+	if (all) told->change = now;
+	pthread_mutex_unlock(&job->mu);
+	return all;
+}
 
 /* Blobs that changed since *told, as many as fit. Returns whether that was all. */
 static bool add_blobs(struct cairn_preheat_job *job, struct told *told, Cairn__V1__JobProgress *msg)
@@ -51,7 +74,7 @@ static enum cairn_code send_news(struct cairn_call *call, struct cairn_preheat_j
 		Cairn__V1__JobProgress *msg = malloc(sizeof(*msg));
 		if (msg == NULL) abort();
 		cairn__v1__job_progress__init(msg);
-		all = add_blobs(job, told, msg);
+		all = job->fleet != NULL ? add_nodes(job, told, msg) : add_blobs(job, told, msg);
 		msg->job = cairn_preheat_job_message(job);
 		msg->done = done && all;
 		enum cairn_code rc = cairn_call_send(call, &msg->base, err);

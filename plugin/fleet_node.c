@@ -24,7 +24,7 @@
 struct cairn_fleet_node {
 	struct cairn_fleet_node_opts opts;
 	char *name, *version;
-	struct cairn_fleet_label *labels;
+	Cairn__Wire__Label **labels;
 	_Atomic unsigned pruning;
 
 	pthread_mutex_t mu;
@@ -63,26 +63,14 @@ static enum cairn_code describe(struct cairn_fleet_node *node, uint8_t **ret, si
 	char text[CAIRN_PLATFORM_STR];
 	struct cairn_platform platform;
 	Cairn__Fleet__Node msg = CAIRN__FLEET__NODE__INIT;
-	const size_t n = node->opts.n_labels;
-	Cairn__Wire__Label *labels = calloc(n + 1, sizeof(*labels));
-	msg.labels = calloc(n + 1, sizeof(msg.labels[0]));
-	if (labels == NULL || msg.labels == NULL) abort();
-	for (; msg.n_labels < n; msg.n_labels++) {
-		Cairn__Wire__Label *label = &labels[msg.n_labels];
-		cairn__wire__label__init(label);
-		/* protobuf-c does not write to what it packs. */
-		label->key = (char *)(uintptr_t)node->labels[msg.n_labels].key;
-		label->value = (char *)(uintptr_t)node->labels[msg.n_labels].value;
-		msg.labels[msg.n_labels] = label;
-	}
+	msg.labels = node->labels;
+	msg.n_labels = node->opts.n_labels;
 	cairn_platform_node(&platform);
 	cairn_platform_format(&platform, text);
 	msg.name = node->name;
 	msg.platform = text;
 	msg.version = node->version;
 	(void)pack(&msg.base, ret, ret_n);
-	free(msg.labels);
-	free(labels);
 	return CAIRN_OK;
 }
 
@@ -333,8 +321,12 @@ struct cairn_fleet_node *cairn_fleet_node_new(const struct cairn_fleet_node_opts
 	node->labels = calloc(opts->n_labels + 1, sizeof(node->labels[0]));
 	if (node->labels == NULL) abort();
 	for (size_t i = 0; i < opts->n_labels; i++) {
-		node->labels[i].key = cairn_message_text(opts->labels[i].key);
-		node->labels[i].value = cairn_message_text(opts->labels[i].value);
+		Cairn__Wire__Label *label = malloc(sizeof(*label));
+		if (label == NULL) abort();
+		cairn__wire__label__init(label);
+		label->key = cairn_message_text(opts->labels[i].key);
+		label->value = cairn_message_text(opts->labels[i].value);
+		node->labels[i] = label;
 	}
 	pthread_mutex_init(&node->mu, NULL);
 	return node;
@@ -344,8 +336,7 @@ void cairn_fleet_node_free(struct cairn_fleet_node *node)
 {
 	if (node == NULL) return;
 	for (size_t i = 0; i < node->opts.n_labels; i++) {
-		free((char *)(uintptr_t)node->labels[i].key);
-		free((char *)(uintptr_t)node->labels[i].value);
+		cairn__wire__label__free_unpacked(node->labels[i], NULL);
 	}
 	free(node->labels);
 	free(node->name);

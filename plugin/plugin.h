@@ -315,7 +315,8 @@ void cairn_share_free(struct cairn_share *share); /* when swarm and runtime have
  * Jobs that get images from their registries before anybody pulls them (plugin/preheat.h). */
 
 struct cairn_preheat;
-struct cairn_registry; /* oci/registry.h */
+struct cairn_registry;	 /* oci/registry.h */
+struct cairn_fleet_link; /* plugin/fleet.h */
 
 struct cairn_preheat_opts {
 	struct cairn_cache *cache;
@@ -330,6 +331,8 @@ struct cairn_preheat_opts {
 	const struct cairn_clock *clock;  /* NULL: cairn_clock_system */
 	const char *state_dir;		  /* jobs are written to its jobs/ */
 	bool owners;			  /* prefill asks for which namespaces a blob is */
+	const struct cairn_fleet_link
+		*fleet; /* other nodes, for jobs of several; copied; NULL: none */
 };
 
 /* Copies what it needs of opts, and goes on with the jobs that an earlier process left.

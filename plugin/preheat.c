@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "plugin/fleet.h"
 #include "plugin/preheat_run.h"
 #include "plugin/preheat_store.h"
 
@@ -18,7 +19,8 @@ struct cairn_preheat {
 	struct cairn_platform node;
 	pthread_mutex_t store_mu;
 	struct cairn_preheat_store store; /* guarded by store_mu */
-	pthread_t threads[CAIRN_PREHEAT_RUNNING_MAX];
+	struct cairn_fleet_link link;	  /* call NULL: none */
+	pthread_t threads[CAIRN_PREHEAT_RUNNING_MAX + CAIRN_FLEET_RUNNING_MAX];
 	size_t n_threads;
 	_Atomic bool stop;
 
@@ -134,13 +136,14 @@ size_t cairn_preheat_list(struct cairn_preheat *p, struct cairn_preheat_job ***r
 
 /* ---- running ----------------------------------------------------------------------------------*/
 
-/* The queued job that is next: the highest priority, and of these the oldest. It runs from here on.
- */
-static struct cairn_preheat_job *take_locked(struct cairn_preheat *p)
+/* The queued job that is next, of this node or of a fleet: the highest priority, and of these the
+ * oldest. It runs from here on. */
+static struct cairn_preheat_job *take_locked(struct cairn_preheat *p, bool fleet)
 {
 	struct cairn_preheat_job *next = NULL;
 	for (struct cairn_preheat_job *job = p->jobs; job != NULL; job = job->next) {
 		if (state_of(job) != CAIRN__V1__JOB_STATE__QUEUED) continue;
+		if ((job->fleet != NULL) != fleet) continue;
 		if (next == NULL || job->request->priority >= next->request->priority) next = job;
 	}
 	if (next == NULL) return NULL;
@@ -195,23 +198,77 @@ static void run_job(struct cairn_preheat *p, struct cairn_preheat_job *job)
 	bound_history(p);
 }
 
-static void *run(void *arg)
+static void save_fleet(void *arg, struct cairn_preheat_job *job)
 {
-	struct cairn_preheat *p = arg;
+	save_or_log(arg, job);
+}
+
+static void run_fleet_job(struct cairn_preheat *p, struct cairn_preheat_job *job)
+{
+	const struct cairn_fleet_env env = {.link = &p->link,
+					    .clock = p->env.clock,
+					    .stop = &p->stop,
+					    .save = save_fleet,
+					    .save_arg = p};
+	save_or_log(p, job);
+	cairn_fleet_run(&env, job);
+	if (atomic_load(&p->stop)) return; /* it goes on at the next start */
+	cairn_fleet_judge(job, cairn_real_ns(p->env.clock));
+	save_or_log(p, job);
+	log_end(job);
+	bound_history(p);
+}
+
+static void run(struct cairn_preheat *p, bool fleet)
+{
 	for (;;) {
 		pthread_mutex_lock(&p->mu);
 		struct cairn_preheat_job *job = NULL;
-		while (!atomic_load(&p->stop) && (job = take_locked(p)) == NULL) {
+		while (!atomic_load(&p->stop) && (job = take_locked(p, fleet)) == NULL) {
 			pthread_cond_wait(&p->wake, &p->mu);
 		}
 		pthread_mutex_unlock(&p->mu);
-		if (job == NULL) return NULL;
-		run_job(p, job);
+		if (job == NULL) return;
+		if (fleet) {
+			run_fleet_job(p, job);
+		} else {
+			run_job(p, job);
+		}
 		cairn_preheat_job_unref(job);
 	}
 }
 
+static void *run_own(void *arg)
+{
+	run(arg, false);
+	return NULL;
+}
+
+static void *run_fleets(void *arg)
+{
+	run(arg, true);
+	return NULL;
+}
+
 /* ---- what is asked ----------------------------------------------------------------------------*/
+
+/* Which nodes it is for. */
+static enum cairn_code choose_nodes(struct cairn_preheat *p, struct cairn_preheat_job *job,
+				    struct cairn_err *err)
+{
+	struct cairn_fleet_candidate *list;
+	size_t n;
+	if (p->link.call == NULL) {
+		return cairn_err_set(err, CAIRN_FAILED_PRECONDITION,
+				     "nodes: this node asks no others: p2p.listen is not set, or "
+				     "p2p.fleet is \"off\"");
+	}
+	enum cairn_code rc = cairn_fleet_choose(&p->link, &job->fleet->rule, &list, &n, err);
+	if (rc) return rc;
+	cairn_fleet_set_nodes(job, list, n);
+	cairn_fleet_candidates_free(list, n);
+	return CAIRN_OK;
+}
 
 static size_t count_waiting_locked(struct cairn_preheat *p)
 {
@@ -246,6 +303,11 @@ enum cairn_code cairn_preheat_submit_as(struct cairn_preheat *p, const char *id,
 	if (rc) return rc;
 	if (id != NULL) snprintf(job->id, sizeof(job->id), "%s", id);
 	job->created_ns = cairn_real_ns(p->env.clock);
+	if (job->fleet != NULL) rc = choose_nodes(p, job, err);
+	if (rc) {
+		cairn_preheat_job_unref(job);
+		return rc;
+	}
 	rc = save(p, job, err);
 	pthread_mutex_lock(&p->mu);
 	if (rc == CAIRN_OK && count_waiting_locked(p) >= CAIRN_PREHEAT_WAITING_MAX) {
@@ -256,7 +318,7 @@ enum cairn_code cairn_preheat_submit_as(struct cairn_preheat *p, const char *id,
 	if (rc == CAIRN_OK) {
 		insert_locked(p, job);
 		*ret = cairn_preheat_job_ref(job);
-		pthread_cond_signal(&p->wake);
+		pthread_cond_broadcast(&p->wake);
 	}
 	pthread_mutex_unlock(&p->mu);
 	if (rc) {
@@ -266,6 +328,20 @@ enum cairn_code cairn_preheat_submit_as(struct cairn_preheat *p, const char *id,
 		cairn_preheat_job_unref(job);
 	}
 	return rc;
+}
+
+const struct cairn_fleet_link *cairn_preheat_link(const struct cairn_preheat *p)
+{
+	return p->link.call != NULL ? &p->link : NULL;
+}
+
+/* Returns whether that was the end of it. */
+static bool end_queued(struct cairn_preheat *p, struct cairn_preheat_job *job)
+{
+	const int64_t now_ns = cairn_real_ns(p->env.clock);
+	if (job->fleet != NULL) return cairn_fleet_cancel_queued(job, now_ns);
+	cairn_preheat_job_judge(job, now_ns);
+	return true;
 }
 
 bool cairn_preheat_cancel(struct cairn_preheat *p, struct cairn_preheat_job *job)
@@ -278,8 +354,9 @@ bool cairn_preheat_cancel(struct cairn_preheat *p, struct cairn_preheat_job *job
 	job->cancelled = job->cancelled || was;
 	pthread_cond_broadcast(&job->changed);
 	pthread_mutex_unlock(&job->mu);
-	if (queued) cairn_preheat_job_judge(job, cairn_real_ns(p->env.clock));
+	if (queued) queued = end_queued(p, job);
 	pthread_mutex_unlock(&p->mu);
+	if (was && !queued && job->fleet != NULL) save_or_log(p, job); /* to be told to the nodes */
 	if (queued) {
 		cairn_preheat_job_wipe(job->request);
 		save_or_log(p, job);
@@ -347,11 +424,15 @@ enum cairn_code cairn_preheat_start(const struct cairn_preheat_opts *opts,
 		.clock = opts->clock != NULL ? opts->clock : &cairn_clock_system,
 		.owners = opts->owners,
 	};
+	if (opts->fleet != NULL) p->link = *opts->fleet;
 	cairn_platform_node(&p->node);
 	enum cairn_code rc = cairn_preheat_store_open(&p->store, opts->state_dir, err);
 	if (rc == CAIRN_OK) cairn_preheat_store_load(&p->store, &p->node, add_loaded, p);
-	while (rc == CAIRN_OK && p->n_threads < CAIRN_PREHEAT_RUNNING_MAX) {
-		int e = pthread_create(&p->threads[p->n_threads], NULL, run, p);
+	const size_t own = CAIRN_PREHEAT_RUNNING_MAX;
+	const size_t all = own + (opts->fleet != NULL ? CAIRN_FLEET_RUNNING_MAX : 0);
+	while (rc == CAIRN_OK && p->n_threads < all) {
+		int e = pthread_create(&p->threads[p->n_threads], NULL,
+				       p->n_threads < own ? run_own : run_fleets, p);
 		if (e != 0) rc = cairn_err_sys(err, e, "start a thread for preheat");
 		p->n_threads += e == 0;
 	}

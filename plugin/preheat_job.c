@@ -7,6 +7,7 @@
 #include <sys/random.h>
 
 #include "plugin/cairn_service.h"
+#include "plugin/fleet.h"
 #include "plugin/message.h"
 
 static void *must(void *p)
@@ -166,6 +167,10 @@ enum cairn_code cairn_preheat_job_new(const Cairn__V1__PreheatRequest *request,
 	rc = parse_platforms(job, node, err);
 	if (rc == CAIRN_OK) rc = parse_references(job, err);
 	if (rc == CAIRN_OK) rc = check_login(job, err);
+	if (rc == CAIRN_OK && request->fleet != NULL) {
+		job->id[0] = 'f';
+		rc = cairn_fleet_new(request, &job->fleet, err);
+	}
 	if (rc) {
 		cairn_preheat_job_unref(job);
 		return rc;
@@ -197,6 +202,7 @@ static void job_free(struct cairn_preheat_job *job)
 	free(job->blobs);
 	free(job->table);
 	free(job->platforms);
+	cairn_fleet_free(job->fleet);
 	cairn_preheat_job_wipe(job->request);
 	cairn__v1__preheat_request__free_unpacked(job->request, NULL);
 	pthread_cond_destroy(&job->changed);
@@ -454,7 +460,10 @@ Cairn__V1__Job *cairn_preheat_job_message(struct cairn_preheat_job *job)
 	msg->ended_at = cairn_message_new_time(job->ended_ns);
 	msg->platforms = must(calloc(job->n_platforms + 1, sizeof(char *)));
 	if (job->all_platforms) msg->platforms[msg->n_platforms++] = must(strdup("all"));
-	for (size_t i = 0; !job->all_platforms && i < job->n_platforms; i++) {
+	/* Of a fleet's nodes each has its own. */
+	bool own = job->fleet != NULL && job->request->n_platforms == 0;
+	if (own) msg->platforms[msg->n_platforms++] = must(strdup("node"));
+	for (size_t i = 0; !own && !job->all_platforms && i < job->n_platforms; i++) {
 		msg->platforms[msg->n_platforms++] =
 			must(strdup(cairn_platform_format(&job->platforms[i], text)));
 	}
@@ -470,6 +479,7 @@ Cairn__V1__Job *cairn_preheat_job_message(struct cairn_preheat_job *job)
 	msg->bytes_fetched = (int64_t)job->bytes_fetched;
 	msg->bytes_from_peers = (int64_t)job->bytes_from_peers;
 	msg->error = must(strdup(job->why.code != CAIRN_OK ? job->why.msg : ""));
+	if (job->fleet != NULL) cairn_fleet_sum_locked(job, msg);
 	pthread_mutex_unlock(&job->mu);
 	return msg;
 }
@@ -481,8 +491,9 @@ void cairn_preheat_job_restore(struct cairn_preheat_job *job, const Cairn__V1__J
 	job->created_ns = cairn_message_ns(stored->created_at);
 	job->started_ns = cairn_message_ns(stored->started_at);
 	job->ended_ns = cairn_message_ns(stored->ended_at);
-	if (!is_over(stored->state)) return; /* it begins again, and finds what is here */
-	job->state = stored->state;
+	/* One of this node begins again, and finds what is here. */
+	if (!is_over(stored->state) && job->fleet == NULL) return;
+	if (is_over(stored->state)) job->state = stored->state;
 	job->bytes_total = (uint64_t)stored->bytes_total;
 	job->bytes_done = (uint64_t)stored->bytes_done;
 	job->bytes_fetched = (uint64_t)stored->bytes_fetched;
@@ -491,7 +502,9 @@ void cairn_preheat_job_restore(struct cairn_preheat_job *job, const Cairn__V1__J
 	if (stored->error[0] != '\0') cairn_err_set(&job->why, CAIRN_UNKNOWN, "%s", stored->error);
 	for (size_t i = 0; i < job->n_images && i < stored->n_images; i++) {
 		const Cairn__V1__JobImage *im = stored->images[i];
-		set_image(&job->images[i], im->state, im->error[0] != '\0' ? im->error : NULL);
+		if (is_over(im->state))
+			set_image(&job->images[i], im->state,
+				  im->error[0] != '\0' ? im->error : NULL);
 		if (cairn_digest_parse(im->digest, strlen(im->digest), &job->images[i].root,
 				       &ignored) != CAIRN_OK) {
 			job->images[i].root = (struct cairn_digest){0};

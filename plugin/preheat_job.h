@@ -12,6 +12,8 @@
 #include "oci/oci.h"
 #include "rpc/rpc.h"
 
+struct cairn_fleet; /* plugin/fleet.h */
+
 #define CAIRN_JOB_ID 20		      /* bytes of an id's text, with its end */
 #define CAIRN_JOB_REFERENCES_MAX 1000 /* of one job */
 #define CAIRN_JOB_PLATFORMS_MAX 32
@@ -66,6 +68,7 @@ struct cairn_preheat_job {
 	size_t *table, table_cap; /* blobs by digest: indices + 1, open addressing */
 	uint64_t change;
 	uint64_t bytes_done, bytes_total, bytes_fetched, bytes_from_peers, blobs_done;
+	struct cairn_fleet *fleet;	/* the nodes, where it is for several; NULL: it is not */
 	struct cairn_preheat_job *next; /* the list of plugin/preheat.c, and guarded as that is */
 };
 
