@@ -18,7 +18,7 @@
 
 #define SOCKET_DEFAULT "/run/cairn/cairn.sock"
 #define CALL_MS 15000  /* a call that has one answer */
-#define OPTIONS_MAX 24 /* of one verb, with those of all */
+#define OPTIONS_MAX 32 /* of one verb, with those of all */
 
 static const struct ctl_verb *const verbs[] = {
 	&ctl_status,  &ctl_ls,	   &ctl_explain, &ctl_versions,

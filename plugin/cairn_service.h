@@ -66,6 +66,22 @@ CAIRN_CHECKED enum cairn_code cairn_service_prune_request(struct cairn_cache *ca
 							  struct cairn_gc_request *ret,
 							  struct cairn_err *err);
 
+/* The same of several nodes (plugin/cairn_service_fleet.c); and the beginning of a preheat, during
+ * which the handler holds no thread. */
+struct cairn_preheat_job;
+CAIRN_CHECKED enum cairn_code
+cairn_service_fleet_versions(struct cairn_admin_service *service, struct cairn_call *call,
+			     const Cairn__V1__ListVersionsRequest *request, struct cairn_err *err);
+CAIRN_CHECKED enum cairn_code cairn_service_fleet_prune(struct cairn_admin_service *service,
+							struct cairn_call *call,
+							const Cairn__V1__PruneRequest *request,
+							struct cairn_err *err);
+CAIRN_CHECKED enum cairn_code cairn_service_fleet_submit(struct cairn_admin_service *service,
+							 struct cairn_call *call,
+							 const Cairn__V1__PreheatRequest *request,
+							 struct cairn_preheat_job **ret,
+							 struct cairn_err *err);
+
 /* Text of a digest's shape, right or wrong, is meant to be one, though "sha256:1" could be a name,
  * too. */
 bool cairn_service_is_digest(const char *text);

@@ -121,15 +121,6 @@ static enum cairn_code collect_work(struct cairn_job *job, void *arg, struct cai
 	return cairn_gc_run(c->service->gc, &c->request, &c->pass, err);
 }
 
-/* There is nothing to tell before the end. */
-static enum cairn_code tell_nothing(void *arg, const struct cairn_job_counts *counts,
-				    const struct cairn_job_finding *findings, size_t n,
-				    struct cairn_err *err)
-{
-	(void)arg, (void)counts, (void)findings, (void)n, (void)err;
-	return CAIRN_OK;
-}
-
 static enum cairn_code collect(struct collect *c, struct cairn_call *call, struct cairn_err *err)
 {
 	struct cairn_job_counts counts;
@@ -140,7 +131,7 @@ static enum cairn_code collect(struct collect *c, struct cairn_call *call, struc
 				   "them to end",
 				   CAIRN_GC_CALLS_MAX);
 	} else {
-		rc = cairn_job_run(call, collect_work, c, tell_nothing, &counts, err);
+		rc = cairn_job_run(call, collect_work, c, cairn_job_tell_nothing, &counts, err);
 	}
 	atomic_fetch_sub(&c->service->collecting, 1); /* a slow reader keeps nobody waiting */
 	if (rc == CAIRN_OK) rc = send_pass(c, call, err);
@@ -186,6 +177,7 @@ enum cairn_code cairn_service_prune(void *arg, struct cairn_call *call, const vo
 				    struct cairn_err *err)
 {
 	const Cairn__V1__PruneRequest *request = req;
+	if (request->nodes[0] != '\0') return cairn_service_fleet_prune(arg, call, request, err);
 	struct collect *c = cairn_call_alloc(call, sizeof(*c));
 	char *name = cairn_call_alloc(call, CAIRN_NAME_MAX + 1);
 	c->service = arg;

@@ -112,6 +112,7 @@ enum cairn_code cairn_service_versions(void *arg, struct cairn_call *call, const
 	struct cairn_admin_service *service = arg;
 	const Cairn__V1__ListVersionsRequest *request = req;
 	char *name = NULL;
+	if (request->fleet) return cairn_service_fleet_versions(service, call, request, err);
 	if (request->name[0] != '\0') {
 		name = cairn_call_alloc(call, CAIRN_NAME_MAX + 1);
 		enum cairn_code rc = cairn_service_name(service->cache, request->name, name, err);

@@ -129,7 +129,9 @@ enum cairn_code cairn_service_preheat(void *arg, struct cairn_call *call, const 
 	struct cairn_preheat_job *job = NULL;
 	if (service->preheat == NULL) return no_preheat(err);
 	cairn_call_offload(call); /* it is written to disk */
-	enum cairn_code rc = cairn_preheat_submit(service->preheat, request, &job, err);
+	enum cairn_code rc = request->fleet != NULL
+				     ? cairn_service_fleet_submit(service, call, request, &job, err)
+				     : cairn_preheat_submit(service->preheat, request, &job, err);
 	if (rc) return rc;
 	if (request->detach) {
 		struct told told = {0};

@@ -50,6 +50,9 @@
 /* Is this what a job is called that another node may begin, ask for, or cancel here? */
 bool cairn_fleet_is_node_job(const char *id);
 
+/* FAILED_PRECONDITION: this node reaches no others. */
+enum cairn_code cairn_fleet_no_others(struct cairn_err *err);
+
 /* How other nodes are reached: a swarm, or a test's. */
 struct cairn_fleet_link {
 	void *arg;

@@ -16,6 +16,13 @@ static void *must(void *p)
 	return p;
 }
 
+enum cairn_code cairn_fleet_no_others(struct cairn_err *err)
+{
+	return cairn_err_set(err, CAIRN_FAILED_PRECONDITION,
+			     "nodes: this node asks no others: p2p.listen is not set, or p2p.fleet "
+			     "is \"off\"");
+}
+
 enum cairn_code cairn_fleet_ask(const struct cairn_fleet_link *link, const char *address,
 				const char *name, const ProtobufCMessage *question,
 				const ProtobufCMessageDescriptor *type, int64_t timeout_ms,

@@ -258,11 +258,7 @@ static enum cairn_code choose_nodes(struct cairn_preheat *p, struct cairn_prehea
 {
 	struct cairn_fleet_candidate *list;
 	size_t n;
-	if (p->link.call == NULL) {
-		return cairn_err_set(err, CAIRN_FAILED_PRECONDITION,
-				     "nodes: this node asks no others: p2p.listen is not set, or "
-				     "p2p.fleet is \"off\"");
-	}
+	if (p->link.call == NULL) return cairn_fleet_no_others(err);
 	enum cairn_code rc = cairn_fleet_choose(&p->link, &job->fleet->rule, &list, &n, err);
 	if (rc) return rc;
 	cairn_fleet_set_nodes(job, list, n);
