@@ -98,10 +98,14 @@ static void lose(struct run *r, size_t i, bool answered, const struct cairn_err 
 	bool over = !m->met || now_ns(r) - m->lost_ns >= patience_ms * CAIRN_NS_PER_MS;
 	pthread_mutex_unlock(&r->job->mu);
 	if (!over) return;
-	cairn_fleet_set(r->job, i,
-			answered ? CAIRN__V1__JOB_NODE__STATE__FAILED
-				 : CAIRN__V1__JOB_NODE__STATE__DOWN,
-			err->msg, real_ns(r));
+	if (answered) {
+		cairn_fleet_set(r->job, i, CAIRN__V1__JOB_NODE__STATE__FAILED, err->msg,
+				real_ns(r));
+		return;
+	}
+	struct cairn_err down;
+	cairn_err_set(&down, err->code, "it does not answer: %s", err->msg);
+	cairn_fleet_set(r->job, i, CAIRN__V1__JOB_NODE__STATE__DOWN, down.msg, real_ns(r));
 }
 
 static bool is_passing(enum cairn_code rc, bool answered)
