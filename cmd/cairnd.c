@@ -23,7 +23,6 @@
 #include "cmd/cairnd_trim.h"
 #include "config/config.h"
 #include "oci/registry.h"
-#include "plugin/fleet.h"
 #include "plugin/plugin.h"
 #include "rpc/rpc.h"
 

@@ -145,6 +145,10 @@ static enum cairn_code ask(struct cairn_swarm *swarm, const char *address,
 						     left_ms > 1 ? left_ms : 1, &conn, &fresh, err);
 		if (rc) return rc;
 		rc = converse(conn, call, end_ms, ret, err);
+		if (rc == CAIRN_OK) { /* who that is is known from now on, also when it is gone */
+			cairn_peers_met(swarm->peers, address, cairn_conn_certificate(conn));
+			cairn_peers_parted(swarm->peers, address);
+		}
 		cairn_pool_give(swarm->pool, &conn, rc == CAIRN_OK);
 		if (rc != CAIRN_UNAVAILABLE || fresh) return rc;
 	}

@@ -53,19 +53,6 @@ bool cairn_fleet_is_node_job(const char *id);
 /* FAILED_PRECONDITION: this node reaches no others. */
 enum cairn_code cairn_fleet_no_others(struct cairn_err *err);
 
-/* How other nodes are reached: a swarm, or a test's. */
-struct cairn_fleet_link {
-	void *arg;
-	size_t (*peers)(void *arg, struct cairn_peer_status *ret, size_t max);
-	/* As cairn_swarm_call. */
-	enum cairn_code (*call)(void *arg, const char *address, const char *name,
-				const uint8_t *request, size_t n, int64_t timeout_ms, uint8_t **ret,
-				size_t *ret_n, bool *ret_answered, struct cairn_err *err);
-};
-
-/* plugin/fleet_link.c; the swarm is borrowed. */
-void cairn_fleet_link_swarm(struct cairn_swarm *swarm, struct cairn_fleet_link *ret);
-
 /* ---- asking (plugin/fleet_ask.c)
  * ---------------------------------------------------------------*/
 

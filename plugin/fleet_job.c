@@ -186,7 +186,8 @@ void cairn_fleet_restore(struct cairn_preheat_job *job, Cairn__V1__JobNode *cons
 	for (size_t i = 0; i < n && job->fleet->n < CAIRN_FLEET_NODES_MAX; i++) {
 		if (!is_sane(list[i])) continue;
 		struct cairn_fleet_member *m = add_locked(job, copy_node(list[i]));
-		m->met = true; /* perhaps: it gets its time */
+		/* One that did not answer when it was chosen is not waited for; others are. */
+		m->met = m->msg->state != WAITING || m->msg->error[0] == '\0';
 		job->fleet->n_chosen += m->msg->batch > 0;
 	}
 }
@@ -262,8 +263,9 @@ static bool is_possible(const struct cairn_preheat_job *job, const Cairn__V1__Jo
 			const Cairn__Fleet__JobState *answer)
 {
 	const Cairn__V1__Job *j = answer->job;
-	if (j == NULL || strcmp(j->id, node->job) != 0 || j->n_images != job->n_images)
+	if (j == NULL || strcmp(j->id, node->job) != 0 || j->n_images != job->n_images) {
 		return false;
+	}
 	for (size_t i = 0; i < j->n_images; i++) {
 		if (strcmp(j->images[i]->reference, job->images[i].name) != 0) return false;
 	}

@@ -1,5 +1,5 @@
 /* Other nodes by way of the swarm. */
-#include "plugin/fleet.h"
+#include "plugin/plugin.h"
 
 static size_t peers(void *arg, struct cairn_peer_status *ret, size_t max)
 {

@@ -86,15 +86,17 @@ static enum cairn_code ask_job(struct run *r, const char *address, char *id, boo
 			       (ProtobufCMessage **)ret, ret_answered, err);
 }
 
-/* It has not said how it is. It may be restarting, or busy, for a while. */
-static void lose(struct run *r, size_t i, bool answered, const struct cairn_err *err)
+/* It has not said how it is, though it was asked at asked_ns. It may be restarting, or busy, for a
+ * while. */
+static void lose(struct run *r, size_t i, int64_t asked_ns, bool answered,
+		 const struct cairn_err *err)
 {
 	int64_t patience_ms =
 		r->env->patience_ms > 0 ? r->env->patience_ms : CAIRN_FLEET_PATIENCE_MS;
 	pthread_mutex_lock(&r->job->mu);
 	struct cairn_fleet_member *m = &r->job->fleet->list[i];
 	m->met = m->met || answered;
-	if (m->lost_ns == 0) m->lost_ns = now_ns(r);
+	if (m->lost_ns == 0) m->lost_ns = asked_ns;
 	bool over = !m->met || now_ns(r) - m->lost_ns >= patience_ms * CAIRN_NS_PER_MS;
 	pthread_mutex_unlock(&r->job->mu);
 	if (!over) return;
@@ -136,6 +138,7 @@ static void ask_node(void *arg, size_t k)
 	snprintf(address, sizeof(address), "%s", m->msg->address);
 	snprintf(id, sizeof(id), "%s", m->msg->job);
 	pthread_mutex_unlock(&r->job->mu);
+	const int64_t asked_ns = now_ns(r);
 	enum cairn_code rc = ask_job(r, address, id, begun, &answer, &answered, &err);
 	if (rc == CAIRN_OK) {
 		cairn_fleet_take(r->job, i, answer, real_ns(r));
@@ -143,7 +146,7 @@ static void ask_node(void *arg, size_t k)
 	} else if (begun && answered && rc == CAIRN_NOT_FOUND) {
 		forget_job(r, i); /* it did, too: it is to begin again */
 	} else if (is_passing(rc, answered)) {
-		lose(r, i, answered, &err);
+		lose(r, i, asked_ns, answered, &err);
 	} else {
 		cairn_fleet_set(r->job, i, CAIRN__V1__JOB_NODE__STATE__FAILED, err.msg, real_ns(r));
 	}

@@ -311,12 +311,26 @@ void cairn_share_on_images(struct cairn_share *share, const struct cairn_listed_
 void cairn_share_stop(struct cairn_share *share);
 void cairn_share_free(struct cairn_share *share); /* when swarm and runtime have ended */
 
+/* ---- other nodes ------------------------------------------------------------------------------*/
+
+/* How other nodes are reached: a swarm, or a test's. */
+struct cairn_fleet_link {
+	void *arg;
+	size_t (*peers)(void *arg, struct cairn_peer_status *ret, size_t max);
+	/* As cairn_swarm_call. */
+	enum cairn_code (*call)(void *arg, const char *address, const char *name,
+				const uint8_t *request, size_t n, int64_t timeout_ms, uint8_t **ret,
+				size_t *ret_n, bool *ret_answered, struct cairn_err *err);
+};
+
+/* plugin/fleet_link.c; the swarm is borrowed. */
+void cairn_fleet_link_swarm(struct cairn_swarm *swarm, struct cairn_fleet_link *ret);
+
 /* ---- preheat -----------------------------------------------------------------------------------
  * Jobs that get images from their registries before anybody pulls them (plugin/preheat.h). */
 
 struct cairn_preheat;
-struct cairn_registry;	 /* oci/registry.h */
-struct cairn_fleet_link; /* plugin/fleet.h */
+struct cairn_registry; /* oci/registry.h */
 
 struct cairn_preheat_opts {
 	struct cairn_cache *cache;

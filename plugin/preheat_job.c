@@ -502,9 +502,10 @@ void cairn_preheat_job_restore(struct cairn_preheat_job *job, const Cairn__V1__J
 	if (stored->error[0] != '\0') cairn_err_set(&job->why, CAIRN_UNKNOWN, "%s", stored->error);
 	for (size_t i = 0; i < job->n_images && i < stored->n_images; i++) {
 		const Cairn__V1__JobImage *im = stored->images[i];
-		if (is_over(im->state))
+		if (is_over(im->state)) {
 			set_image(&job->images[i], im->state,
 				  im->error[0] != '\0' ? im->error : NULL);
+		}
 		if (cairn_digest_parse(im->digest, strlen(im->digest), &job->images[i].root,
 				       &ignored) != CAIRN_OK) {
 			job->images[i].root = (struct cairn_digest){0};
