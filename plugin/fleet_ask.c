@@ -92,9 +92,10 @@ static void take_description(struct cairn_fleet_candidate *c, const Cairn__Fleet
 	if (node->name[0] != '\0') copy_name(c->name, sizeof(c->name), node->name);
 	copy_name(c->platform, sizeof(c->platform), node->platform);
 	c->labels = must(calloc(n + 1, sizeof(char *)));
-	for (; c->n_labels < n; c->n_labels++) {
-		const Cairn__Wire__Label *l = node->labels[c->n_labels];
-		if (asprintf(&c->labels[c->n_labels], "%s=%s", l->key, l->value) < 0) abort();
+	for (size_t i = 0; i < n; i++) {
+		const Cairn__Wire__Label *l = node->labels[i];
+		if (strlen(l->key) + strlen(l->value) > CAIRN_FLEET_LABEL_MAX) continue;
+		if (asprintf(&c->labels[c->n_labels++], "%s=%s", l->key, l->value) < 0) abort();
 	}
 	c->answers = true;
 }

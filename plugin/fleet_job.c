@@ -297,6 +297,9 @@ static void take_failed(Cairn__V1__JobNode *node, const Cairn__Fleet__JobState *
 			continue;
 		}
 		set_text(&error, from->error);
+		if (strlen(error) > CAIRN_FLEET_BLOB_ERROR_MAX) {
+			error[CAIRN_FLEET_BLOB_ERROR_MAX] = '\0';
+		}
 		blob.error = error;
 		blob.size = from->size > 0 ? (uint64_t)from->size : 0;
 		node->failed[node->n_failed++] = cairn_preheat_blob_message(&blob);

@@ -13,7 +13,8 @@
 
 #define CAIRN_FLEET_RULE_MAX 65536 /* bytes */
 #define CAIRN_FLEET_NAME_MAX 254   /* bytes of a node's name, with its end */
-#define CAIRN_FLEET_LABELS_MAX 256 /* of one node, that are looked at */
+#define CAIRN_FLEET_LABELS_MAX 64  /* of one node, that are looked at ... */
+#define CAIRN_FLEET_LABEL_MAX 1024 /* ... and bytes of name and value */
 
 /* A number of nodes, or a share of them. */
 struct cairn_fleet_amount {

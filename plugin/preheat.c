@@ -156,15 +156,31 @@ static struct cairn_preheat_job *take_locked(struct cairn_preheat *p, bool fleet
 	return cairn_preheat_job_ref(next);
 }
 
+static const char *state_name(Cairn__V1__JobState state)
+{
+	static const char *const names[] = {"unknown", "queued", "running",  "succeeded",
+					    "partial", "failed", "cancelled"};
+	return (size_t)state < CAIRN_LEN(names) ? names[state] : names[0];
+}
+
+static void log_fleet_end(struct cairn_preheat_job *job)
+{
+	Cairn__V1__Job *msg = cairn_preheat_job_message(job);
+	bool good = msg->state == CAIRN__V1__JOB_STATE__SUCCEEDED;
+	cairn_log(good ? CAIRN_LOG_INFO : CAIRN_LOG_WARN, "fleet_ended", CAIRN_STR("job", msg->id),
+		  CAIRN_STR("state", state_name(msg->state)), CAIRN_NUM("nodes", msg->nodes_total),
+		  CAIRN_NUM("done", msg->nodes_done), CAIRN_NUM("failed", msg->nodes_failed),
+		  CAIRN_NUM("fetched", msg->bytes_fetched),
+		  CAIRN_NUM("from_peers", msg->bytes_from_peers));
+	cairn__v1__job__free_unpacked(msg, NULL);
+}
+
 static void log_end(struct cairn_preheat_job *job)
 {
 	pthread_mutex_lock(&job->mu);
-	static const char *const names[] = {"unknown", "queued", "running",  "succeeded",
-					    "partial", "failed", "cancelled"};
-	const char *state = (size_t)job->state < CAIRN_LEN(names) ? names[job->state] : "unknown";
 	const struct cairn_field fields[] = {
 		CAIRN_STR("job", job->id),
-		CAIRN_STR("state", state),
+		CAIRN_STR("state", state_name(job->state)),
 		CAIRN_NUM("images", job->n_images),
 		CAIRN_NUM("blobs", job->n_blobs),
 		CAIRN_NUM("bytes", job->bytes_total),
@@ -215,7 +231,7 @@ static void run_fleet_job(struct cairn_preheat *p, struct cairn_preheat_job *job
 	if (atomic_load(&p->stop)) return; /* it goes on at the next start */
 	cairn_fleet_judge(job, cairn_real_ns(p->env.clock));
 	save_or_log(p, job);
-	log_end(job);
+	log_fleet_end(job);
 	bound_history(p);
 }
 

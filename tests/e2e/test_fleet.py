@@ -23,6 +23,20 @@ class FleetCase(SwarmCase):
             self.assertEqual(outcome.status, status, outcome)
         return outcome
 
+    def start_preheat(self, node, *args):
+        process = subprocess.Popen(node.tool.argv("--json", "preheat", self.c.registry.ref(NAME), *args),
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+        def end():
+            out, err = process.communicate(timeout=60)
+            done = subprocess.CompletedProcess((), process.returncode, out, err)
+            outcome = Outcome(done)
+            outcome.nodes = self.nodes_of(done)
+            say({name: (row["state"], row["error"]) for name, row in outcome.nodes.items()}, err)
+            return outcome
+        self.stack.callback(process.kill)
+        return end
+
     def nodes_of(self, done):
         """name -> its row, as told last."""
         rows = [json.loads(line) for line in done.stdout.splitlines()]
@@ -96,20 +110,6 @@ class Staged(FleetCase):
         self.assert_pulls_move_nothing(v2)
         self.assert_way_back(v0, v1, v2)
         self.assert_prune(v0, v1, v2)
-
-    def start_preheat(self, node, *args):
-        process = subprocess.Popen(node.tool.argv("--json", "preheat", self.c.registry.ref(NAME), *args),
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-        def end():
-            out, err = process.communicate(timeout=60)
-            done = subprocess.CompletedProcess((), process.returncode, out, err)
-            outcome = Outcome(done)
-            outcome.nodes = self.nodes_of(done)
-            say({name: (row["state"], row["error"]) for name, row in outcome.nodes.items()}, err)
-            return outcome
-        self.stack.callback(process.kill)
-        return end
 
     def assert_told(self, outcome):
         self.assertEqual({name: row["state"] for name, row in outcome.nodes.items()},
@@ -238,6 +238,11 @@ class Lives(FleetCase):
         line = a.tool.fields("preheat", c.registry.ref(NAME), "--nodes", "b")[0]
         self.assertEqual(line[:3], ["node", "b", "succeeded"])
         self.assertEqual(os.listdir(off.cairnd.state / "jobs"), [])
+        say("two coordinators at once, for the same image")
+        one = self.layers(2, MIB, NAME)
+        for end in [self.start_preheat(node, "--nodes", "a,b") for node in (a, b)]:
+            self.assertEqual(end().state, "succeeded")
+        self.assert_sent(one, 1.0)
 
 
 if __name__ == "__main__":
