@@ -262,6 +262,7 @@ static void add_services(struct daemon *d)
 		.waits = d->config.containerd.swarm_wait,
 		.fills = d->fills,
 		.swarm = d->p2p.swarm,
+		.preheat = d->preheat,
 		.stall_ms = d->config.p2p.stall,
 		.min_rate = d->config.p2p.min_rate,
 	};
