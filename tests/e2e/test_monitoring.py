@@ -11,7 +11,8 @@ import urllib.request
 import yaml
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from harness import Cairnctl, Cairnd, E2E, Process, Puller, World, free_port, main, say, wait_for  # noqa: E402
+from harness import (Cairnctl, Cairnd, E2E, Process, Puller, World, digests, free_port, main, metrics,  # noqa: E402
+                     say, wait_for)
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 RULES = TOP / "deploy/prometheus/cairn.rules.yaml"
@@ -76,8 +77,8 @@ def names(expr):
 
 class Files(unittest.TestCase):
     def promtool(self, *args, cwd=TOP):
-        done = subprocess.run(["promtool", *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                              cwd=cwd, timeout=60, check=False)
+        done = subprocess.run(["promtool", *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              text=True, cwd=cwd, timeout=60, check=False)
         self.assertEqual(done.returncode, 0, done.stdout)
 
     def test_each_alert_fires_when_it_should_and_alone(self):
@@ -189,6 +190,8 @@ class Scrape(E2E):
         wait_for("both to be scraped", lambda: prometheus.value("min(cairn_p2p_members)") == 2)
         say("a pull, by containerd and by the other node")
         self.w.containerd.pull(self.w.registry.ref("demo/small:v1"))
+        wait_for("the other node to be told", lambda: metrics(self.w.cairnd.http)["cairn_p2p_announced_blobs"] == len(
+            digests("demo/small:v1")))
         with Puller(self.b.socket, self.w.registry.host) as puller:
             puller.image("demo/small:v1")
         tool = Cairnctl(self.w.cairnd.socket, self.folder)
