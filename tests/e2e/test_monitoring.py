@@ -187,13 +187,14 @@ class Scrape(E2E):
     def test_all_that_is_asked_for_is_there(self):
         self.nodes()
         prometheus = self.enter(Prometheus(self.folder, [self.w.cairnd.http, self.b.http]))
-        wait_for("both to be scraped", lambda: prometheus.value("min(cairn_p2p_members)") == 2)
+        wait_for("both to be scraped", lambda: prometheus.value("count(cairn_p2p_members == 2)") == 2)
         say("a pull, by containerd and by the other node")
         self.w.containerd.pull(self.w.registry.ref("demo/small:v1"))
         wait_for("the other node to be told", lambda: metrics(self.w.cairnd.http)["cairn_p2p_announced_blobs"] == len(
             digests("demo/small:v1")))
         with Puller(self.b.socket, self.w.registry.host) as puller:
             puller.image("demo/small:v1")
+            say(list(puller.fetched.values()))
         tool = Cairnctl(self.w.cairnd.socket, self.folder)
         tool.ok("gc")
         pulls = "sum(rate(cairn_pull_blobs_total[1m]))"
