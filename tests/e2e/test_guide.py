@@ -120,7 +120,7 @@ class Guide(E2E):
         say("there")
         out = self.follow("There")
         self.check(out, "cairn", ["demo/mid:v1"])
-        self.assertRegex(out, r"(?m)^summary\tcontainerd answered\tyes")  # on a terminal: ... in full
+        self.assertRegex(out, r"(?m)^summary\tcontainerd answered\s+yes")  # on a terminal: ... in full
         self.assertRegex(out, r"(?m)^of these missing\t0$")
         self.registry.requests()
         old = pathlib.Path("/var/lib/containerd/io.containerd.content.v1.content")
