@@ -76,7 +76,8 @@ class Chart(unittest.TestCase):
         text = text.replace("@NODE_NAME@", "node-7").replace("@ADDRESS@", address)
         path = self.files / "cairn.yaml"
         path.write_text(text)
-        done = self.run_text([pathlib.Path(os.environ["CAIRN_BUILD"], "cairnd"), "--config", path, "--check-config"], "")
+        cairnd = pathlib.Path(os.environ["CAIRN_BUILD"], "cairnd")
+        done = self.run_text([cairnd, "--config", path, "--check-config"], "")
         self.assertEqual(done.returncode, 0, done.stderr)
         return yaml.safe_load(text)
 
@@ -150,6 +151,23 @@ class Chart(unittest.TestCase):
         self.assertEqual(objects["PodMonitor"]["metadata"]["labels"]["team"], "x")
         self.assertEqual(objects["PodMonitor"]["spec"]["podMetricsEndpoints"][0]["port"], "http")
 
+    def test_certificates_of_the_document(self):
+        """docs/certificates.md has an authority, and the Certificate that the chart makes of it."""
+        text = (TOP / "docs/certificates.md").read_text().split("## With cert-manager")[1]
+        blocks = [block for block in re.findall(r"(?:^    .*\n)+", text, re.M) if "apiVersion" in block]
+        documents = [doc for block in blocks for doc in yaml.safe_load_all(re.sub(r"(?m)^    ", "", block))]
+        self.assertEqual([(d["kind"], d["metadata"]["name"]) for d in documents],
+                         [("Issuer", "cairn-selfsigned"), ("Certificate", "cairn-ca"), ("Issuer", "cairn"),
+                          ("Certificate", "cairn-node")])
+        authority, issuer, node = (d["spec"] for d in documents[1:])
+        self.assertEqual(issuer["ca"]["secretName"], authority["secretName"])
+        self.assertEqual(authority["issuerRef"]["name"], "cairn-selfsigned")
+        cert = {"enabled": True, "issuerRef": {"name": "cairn"}}
+        objects = self.render({"image": BASE["image"], "tls": {"certManager": cert}}, "cairn", "cairn")
+        made = objects["Certificate"]["spec"]
+        del made["renewBefore"]
+        self.assertEqual({**made, "secretName": "cairn-node"}, node)
+
     def test_seed(self):
         """In the pod's own network, with no more rights than it needs, and nobody's content store."""
         policy = {"enabled": True, "nodes": ["192.0.2.0/24"], "metricsFrom": [{"namespaceSelector": {}}]}
@@ -177,6 +195,13 @@ class Chart(unittest.TestCase):
         self.assertNotIn("Service", objects)
         self.assertEqual(config["p2p"]["etcd"], {"endpoints": ["https://etcd:2379"]})
 
+    def test_containerfile_installs_what_building_needs(self):
+        """The same packages as tools/install-deps. (tools/image builds it, which takes a network.)"""
+        text = (TOP / "deploy/Containerfile").read_text()
+        listed = re.search(r"apt-get install -y --no-install-recommends \\\n((?:.*\\\n)*.*)\nCOPY", text)[1]
+        needed = re.search(r"# to build\n(.*?)\t# to run", (TOP / "tools/install-deps").read_text(), re.S)[1]
+        self.assertEqual(listed.replace("\\", "").split(), needed.split())
+
     def test_what_is_wrong_is_said(self):
         self.refused({"tls": BASE["tls"]}, "image.repository")
         self.refused({"image": BASE["image"]}, "nodes that share need certificates")
@@ -203,7 +228,8 @@ class Node(E2E):
 
     def setUp(self):
         super().setUp()
-        self.host, self.config, self.tls, self.tmp, tools = (self.folder / n for n in ("h", "config", "tls", "t", "bin"))
+        names = ("host", "config", "tls", "tmp", "bin")
+        self.host, self.config, self.tls, self.tmp, tools = (self.folder / name for name in names)
         for folder in (self.host, self.config, self.tmp, tools):
             folder.mkdir()
         (tools / "nsenter").write_text(NSENTER)
@@ -252,7 +278,8 @@ class Node(E2E):
         unit = (self.host / "etc/systemd/system/cairnd.service").read_text()
         self.assertIn("\nType=notify\n", unit)
         self.assertIn("\n[Service]\nBindReadOnlyPaths=/opt/cairn/resolv.conf:/etc/resolv.conf\n", unit)
-        self.assertEqual((self.host / "opt/cairn/resolv.conf").read_text(), pathlib.Path("/etc/resolv.conf").read_text())
+        names = (self.host / "opt/cairn/resolv.conf").read_text()
+        self.assertEqual(names, pathlib.Path("/etc/resolv.conf").read_text())
         command = re.search(r"^ExecStart=(.*)$", unit, re.M)[1].replace("/opt/", f"{self.host}/opt/")
         command = command.replace("/etc/", f"{self.host}/etc/").split()
         daemon = Process("cairnd", command, self.folder).start()
@@ -294,11 +321,22 @@ class Node(E2E):
         self.assertFalse((self.host / "etc").exists())
 
     def test_seed(self):
-        self.configure()
+        self.authority = Authority(self.folder / "pki")
+        self.certificate()
+        files = {key: str(self.tls / name) for key, name in (("ca", "ca.crt"), ("cert", "tls.crt"), ("key", "tls.key"))}
+        self.configure(f"p2p: {{listen: '@ADDRESS@:0', tls: {json.dumps(files)}}}\n")
         seed = Process("seed", [self.bundle / "cairn-node", "seed"], self.folder, self.env).start()
         wait_for("it to serve", lambda: "ev=ready" in seed.log_text())
+        self.assertNotIn("ev=signal", seed.log_text())
+        self.certificate()
+        wait_for("new certificates to be read", lambda: "ev=certificates_reloaded" in seed.log_text())
         seed.signal(signal.SIGTERM)
         self.assertEqual(seed.wait(20), 0)
+        self.assertIn("ev=stopped", seed.log_text())
+        say("the end of cairnd is the pod's end")
+        self.configure("log: {level: loud}\n")
+        seed.start()
+        self.assertEqual(seed.wait(20), 1)
 
 
 class Why(E2E):
