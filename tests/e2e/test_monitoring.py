@@ -11,8 +11,8 @@ import urllib.request
 import yaml
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from harness import (Cairnctl, Cairnd, E2E, Process, Puller, World, digests, free_port, main, metrics,  # noqa: E402
-                     say, wait_for)
+from harness import (Authority, Cairnctl, Cairnd, E2E, Process, Puller, World, digests, free_port,  # noqa: E402
+                     main, metrics, say, wait_for)
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 RULES = TOP / "deploy/prometheus/cairn.rules.yaml"
@@ -43,6 +43,7 @@ BAD = {
     "CairnPeersUnhealthy": {"cairn_p2p_healthy" + A: "0x90"},
     "CairnSeesFewNodes": {"cairn_p2p_members" + A: "1x90"},
     "CairnPeersRefused": {"cairn_p2p_refused_total" + A: "0+1x90"},
+    "CairnCertificateEnds": {"cairn_p2p_certificate_end_timestamp_seconds" + A: f"{14 * 86400}x90"},
     "CairnPiecesBad": {"cairn_p2p_pieces_bad_total" + A: "0x80 1x10"},
 }
 # A node that is well, and does what nodes do: a few strangers, a restart, a few failed writes, a disk that is used.
@@ -57,6 +58,7 @@ GOOD = {
     'cairn_rpc_duration_seconds_bucket{instance="a",grpc_method="Info",le="1"}': "0+1001x90",
     'cairn_rpc_duration_seconds_bucket{instance="a",grpc_method="Info",le="+Inf"}': "0+1001x90",
     "cairn_p2p_healthy" + A: "1x90", "cairn_p2p_members" + A: "2x90", "cairn_p2p_members" + B: "2x90",
+    "cairn_p2p_certificate_end_timestamp_seconds" + A: f"{15 * 86400}x90",
     "cairn_p2p_refused_total" + A: "0x85 5x5", "cairn_p2p_pieces_bad_total" + A: "4x90",
 }
 
@@ -177,9 +179,12 @@ class Scrape(E2E):
     def nodes(self):
         """Two that share, one of them with containerd."""
         ports = [free_port(), free_port()]
+        authority = Authority(self.folder / "pki")
+        cert, key = authority.issue("node")
+        tls = json.dumps({"ca": str(authority.ca), "cert": str(cert), "key": str(key)})
 
         def p2p(own, extra="gc: {interval: 1s, high_watermark: 100%, low_watermark: 100%, min_free: 0%}\n"):
-            return (f'p2p: {{listen: "127.0.0.1:{own}", decide: 1s, '
+            return (f'p2p: {{listen: "127.0.0.1:{own}", decide: 1s, tls: {tls}, '
                     f'peers: ["127.0.0.1:{ports[0]}", "127.0.0.1:{ports[1]}"]}}\n{extra}')
         self.w = self.enter(World(self.folder, extra=p2p(ports[0])))
         self.b = self.enter(Cairnd(self.folder / "b", extra=p2p(ports[1])))
