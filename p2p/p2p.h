@@ -136,7 +136,8 @@ struct cairn_swarm_stats {
 	uint64_t connections_in, connections_out, refused; /* now; now; since start */
 	uint64_t uploads, fills;			   /* now */
 	uint64_t members;
-	uint64_t announced; /* blobs */
+	uint64_t announced;	   /* blobs */
+	int64_t certificate_end_s; /* since 1970; 0: there is none */
 };
 void cairn_swarm_get_stats(struct cairn_swarm *swarm, struct cairn_swarm_stats *ret);
 

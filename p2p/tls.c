@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* AES-128 comes first: the cheapest where the CPU has instructions for AES. */
 #define CIPHERS "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
@@ -249,6 +250,15 @@ enum cairn_code cairn_tls_files_reload(struct cairn_tls_files *files, struct cai
 	pthread_mutex_unlock(&files->mu);
 	SSL_CTX_free(old);
 	return CAIRN_OK;
+}
+
+int64_t cairn_tls_files_end_s(struct cairn_tls_files *files)
+{
+	struct tm tm = {0};
+	pthread_mutex_lock(&files->mu);
+	int well = ASN1_TIME_to_tm(X509_get0_notAfter(SSL_CTX_get0_certificate(files->ctx)), &tm);
+	pthread_mutex_unlock(&files->mu);
+	return well == 1 ? timegm(&tm) : 0;
 }
 
 void cairn_tls_files_free(struct cairn_tls_files *files)

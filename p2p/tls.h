@@ -12,6 +12,7 @@
 
 #include <openssl/ssl.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/err.h"
 #include "base/own.h"
@@ -29,6 +30,8 @@ CAIRN_CHECKED enum cairn_code cairn_tls_files_load(const char *ca, const char *c
 /* Again from the same paths, for new connections. On an error the old ones stay. */
 CAIRN_CHECKED enum cairn_code cairn_tls_files_reload(struct cairn_tls_files *files,
 						     struct cairn_err *err);
+/* When our certificate ends, in seconds since 1970. */
+int64_t cairn_tls_files_end_s(struct cairn_tls_files *files);
 /* Connections made with them live on. NULL is fine. */
 void cairn_tls_files_free(struct cairn_tls_files *files);
 

@@ -454,6 +454,26 @@ static void reload__is_for_new_connections_and_all_or_nothing(void **state)
 	}
 }
 
+static void end__is_that_of_the_certificate_in_use(void **state)
+{
+	struct fixture *f = *state;
+	struct cairn_err err;
+	certs_make(&f->certs, &(struct cert_spec){.name = "short", .from_s = -60, .until_s = 600});
+	copy_file(&f->certs, "node.crt", "live.crt");
+	copy_file(&f->certs, "node.key", "live.key");
+	struct cairn_tls_files *live = peers_tls(&f->certs, "live");
+	int64_t now = time(NULL), end = cairn_tls_files_end_s(live);
+	assert_in_range(end, now + 3500, now + 3600); /* an hour, less what it took to come here */
+
+	copy_file(&f->certs, "short.crt", "live.crt");
+	copy_file(&f->certs, "short.key", "live.key");
+	assert_int_equal(cairn_tls_files_end_s(live), end);
+	OK(cairn_tls_files_reload(live, &err));
+	end = cairn_tls_files_end_s(live);
+	assert_in_range(end, now + 600, now + 700);
+	cairn_tls_files_free(live);
+}
+
 static void *reload_often(void *arg)
 {
 	struct cairn_err err;
@@ -671,6 +691,7 @@ int main(void)
 		TEST(who_is_refused__knows_that_it_is_for_his_certificate),
 		TEST(names__are_the_first_dns_name_else_the_common_name),
 		TEST(reload__is_for_new_connections_and_all_or_nothing),
+		TEST(end__is_that_of_the_certificate_in_use),
 		TEST(reload__while_others_connect),
 		cmocka_unit_test(hello__is_checked_and_the_refusal_said),
 		cmocka_unit_test(dial__tells_what_the_other_said),
