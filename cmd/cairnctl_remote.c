@@ -305,7 +305,10 @@ static bool talk(const struct ctl *ctl, SSL *ssl, const char *host, int fd, stru
 	int set = ip ? X509_VERIFY_PARAM_set1_ip_asc(param, name)
 		     : X509_VERIFY_PARAM_set1_host(param, name, 0);
 	if (set != 1 || SSL_set_fd(ssl, fd) != 1) return true; /* nothing to say */
-	if (!ip) (void)SSL_set_tlsext_host_name(ssl, name);
+	if (!ip) { /* SSL_set_tlsext_host_name(), which is a cast */
+		(void)SSL_ctrl(ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name,
+			       (void *)(uintptr_t)name);
+	}
 	char byte;
 	ERR_clear_error();
 	bool well = SSL_connect(ssl) == 1 && SSL_read(ssl, &byte, 1) == 1;

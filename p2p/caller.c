@@ -138,15 +138,20 @@ static int64_t patience_ns(const struct pump *pump)
 	return idle < stall ? idle : stall;
 }
 
-/* False: nothing came in time, or we are interrupted. */
+/* False: nothing came in time, the caller is gone, or we are interrupted. */
 static bool wait_for_more(struct pump *pump)
 {
 	int64_t left_ns = patience_ns(pump);
+	/* poll tells of an end also where it was not asked about anything. The service's can wait
+	 * until what it said before has gone; the caller's ends all. */
+	bool asked = pump->service_events != 0 && !pump->served_out;
 	struct pollfd fds[] = {{pump->stream->fd, pump->caller_events, 0},
-			       {pump->served_out ? -1 : pump->fd, pump->service_events, 0},
+			       {asked ? pump->fd : -1, pump->service_events, 0},
 			       {pump->stream->stop_fd, POLLIN, 0}};
 	int n = poll(fds, 3, (int)(left_ns / CAIRN_NS_PER_MS) + 1);
-	return n >= 0 ? fds[2].revents == 0 : errno == EINTR;
+	if (n < 0) return errno == EINTR;
+	if (pump->caller_events == 0 && fds[0].revents != 0) return false;
+	return fds[2].revents == 0;
 }
 
 static void carry(struct pump *pump)

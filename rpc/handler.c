@@ -153,6 +153,8 @@ static void finish(struct cairn_call *call)
 
 static void fail(struct cairn_call *call, enum cairn_code rc)
 {
+	/* Who is refused before his request is decoded leaves it behind. */
+	if (call->in != NULL) grpc_byte_buffer_destroy(cairn_steal(&call->in));
 	call->rc = rc;
 	finish(call);
 }
