@@ -182,25 +182,20 @@ static const char **list_names(SSL *ssl, struct cairn_tls_names **ret)
 }
 
 static void *open_session(struct cairn_stream *stream, const struct cairn_callers *callers,
-			  const char *from, int *ret_fd)
+			  const char *from, int *ret_fd, struct cairn_err *err)
 {
-	struct cairn_err err;
 	struct cairn_tls_names *names;
 	void *session = NULL;
 	int pair[2];
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) != 0) {
-		cairn_err_sys(&err, errno, "socketpair");
+		cairn_err_sys(err, errno, "socketpair");
 	} else {
 		const char **list = list_names(stream->ssl, &names);
-		session = callers->open(callers->arg, pair[1], from, list, names->n, &err);
+		session = callers->open(callers->arg, pair[1], from, list, names->n, err);
 		free(list);
 		free(names);
 		*ret_fd = pair[0];
 		if (session == NULL) (void)close(pair[0]);
-	}
-	if (session == NULL) {
-		cairn_log(CAIRN_LOG_WARN, "caller_refused", CAIRN_STR("from", from),
-			  CAIRN_ERRF(&err));
 	}
 	return session;
 }
@@ -211,8 +206,12 @@ void cairn_caller_serve(struct cairn_stream *stream, const struct cairn_callers 
 	struct pump *pump = calloc(1, sizeof(*pump));
 	if (pump == NULL) abort();
 	pump->stream = stream;
-	void *session = open_session(stream, callers, from, &pump->fd);
-	if (session != NULL) {
+	struct cairn_err err;
+	void *session = open_session(stream, callers, from, &pump->fd, &err);
+	if (session == NULL) {
+		cairn_log(CAIRN_LOG_WARN, "caller_refused", CAIRN_STR("from", from),
+			  CAIRN_ERRF(&err));
+	} else {
 		pump->moved_ns = pump->taken_ns = now_ns();
 		carry(pump);
 		(void)close(pump->fd);
