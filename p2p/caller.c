@@ -20,7 +20,6 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/log.h"
 
 /* One direction: bytes [from, to) of buf wait. */
 struct way {
@@ -200,22 +199,20 @@ static void *open_session(struct cairn_stream *stream, const struct cairn_caller
 	return session;
 }
 
-void cairn_caller_serve(struct cairn_stream *stream, const struct cairn_callers *callers,
-			const char *from)
+enum cairn_code cairn_caller_serve(struct cairn_stream *stream, const struct cairn_callers *callers,
+				   const char *from, struct cairn_err *err)
 {
 	struct pump *pump = calloc(1, sizeof(*pump));
 	if (pump == NULL) abort();
 	pump->stream = stream;
-	struct cairn_err err;
-	void *session = open_session(stream, callers, from, &pump->fd, &err);
-	if (session == NULL) {
-		cairn_log(CAIRN_LOG_WARN, "caller_refused", CAIRN_STR("from", from),
-			  CAIRN_ERRF(&err));
-	} else {
+	void *session = open_session(stream, callers, from, &pump->fd, err);
+	enum cairn_code rc = session != NULL ? CAIRN_OK : cairn_err_wrap(err, "%s", from);
+	if (session != NULL) {
 		pump->moved_ns = pump->taken_ns = now_ns();
 		carry(pump);
 		(void)close(pump->fd);
 		callers->close(callers->arg, session);
 	}
 	free(pump);
+	return rc;
 }

@@ -11,8 +11,9 @@
 #define CAIRN_CALLER_STALL_MS 30000 /* while the caller takes nothing of what is for it */
 
 /* Serve the caller, whose handshake is over, until it ends, the service ends it, it is too slow, or
- * it is interrupted. Blocks. from: its address. Logs what cannot be served. */
-void cairn_caller_serve(struct cairn_stream *stream, const struct cairn_callers *callers,
-			const char *from);
+ * it is interrupted. Blocks. from: its address. Errors: it could not be served at all. */
+CAIRN_CHECKED enum cairn_code cairn_caller_serve(struct cairn_stream *stream,
+						 const struct cairn_callers *callers,
+						 const char *from, struct cairn_err *err);
 
 #endif

@@ -426,9 +426,10 @@ bool cairn_conn_is_caller(const struct cairn_conn *conn)
 	return conn->stream.ssl != NULL && cairn_tls_is_h2(conn->stream.ssl);
 }
 
-void cairn_conn_serve_caller(struct cairn_conn *conn, const struct cairn_callers *callers)
+enum cairn_code cairn_conn_serve_caller(struct cairn_conn *conn,
+					const struct cairn_callers *callers, struct cairn_err *err)
 {
-	cairn_caller_serve(&conn->stream, callers, conn->remote);
+	return cairn_caller_serve(&conn->stream, callers, conn->remote, err);
 }
 
 enum cairn_code cairn_conn_dial(struct cairn_tls_files *tls, const char *address,

@@ -130,10 +130,12 @@ static void *serve(void *arg)
 	struct guest *guest = arg;
 	struct cairn_listener *listener = guest->listener;
 	if (shake_hands(guest) == CAIRN_OK) {
-		if (guest->caller) {
-			cairn_conn_serve_caller(guest->conn, &listener->opts.callers);
-		} else {
+		struct cairn_err err;
+		if (!guest->caller) {
 			listener->opts.serve(listener->opts.arg, guest->conn);
+		} else if (cairn_conn_serve_caller(guest->conn, &listener->opts.callers, &err) !=
+			   CAIRN_OK) {
+			refuse(listener, &err);
 		}
 	}
 	pthread_mutex_lock(&listener->mu);

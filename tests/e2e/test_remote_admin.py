@@ -225,7 +225,7 @@ class Refused(RemoteCase):
         channel.close()
         say("strangers' places are few, and not those of admins")
         silent = [self.tls(node, own) for _ in range(STRANGERS + 3)]
-        wait_for("some to be refused", lambda: "ev=caller_refused" in node.log())
+        wait_for("some to be refused", lambda: "connections of such are there already" in node.log())
         self.remote(node).expect(0, "status")
         for sock in silent:
             sock.close()
