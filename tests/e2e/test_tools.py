@@ -69,7 +69,8 @@ class Completion(unittest.TestCase):
     def test_every_verb_and_option(self):
         self.assertEqual(self.complete(""), set(VERBS))
         self.assertEqual(self.complete("--json", "--socket", "gc", "ver"), {"versions", "verify"})
-        self.assertEqual(self.complete("-"), {"--socket", "--json", "--help", "--version"})
+        self.assertEqual(self.complete("-"), {"--socket", "--json", "--help", "--version", "--address", "--tls-cert",
+                                               "--tls-key", "--tls-ca", "--tls-server-name"})
         offered = {verb: self.complete(verb, "-") for verb in VERBS}
         for verb, options in offered.items():
             with self.subTest(verb=verb):
