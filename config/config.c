@@ -77,7 +77,7 @@ static const struct key keys[] = {
 	{"p2p.tls.ca", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.tls.ca), false},
 	{"p2p.tls.cert", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.tls.cert), false},
 	{"p2p.tls.key", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.tls.key), false},
-	{"p2p.admins", TYPE_LIST, NULL, NULL, 0, 0, AT(p2p.admins), true},
+	{"p2p.admins", TYPE_LIST, NULL, NULL, 0, 0, AT(p2p.admins), false},
 	{"p2p.fleet", TYPE_CHOICE, "members", "members|off", 0, 0, AT(p2p.fleet_off), false},
 	{"p2p.directory", TYPE_CHOICE, "static", "static|etcd", 0, 0, AT(p2p.directory_etcd),
 	 false},

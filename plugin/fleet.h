@@ -45,9 +45,10 @@
 #define CAIRN_FLEET_PATIENCE_MS 10000 /* without an answer: then a node is down */
 #define CAIRN_FLEET_PAUSE_MAX_S 86400
 #define CAIRN_FLEET_UNTIL_MAX_S (7 * 86400)
-#define CAIRN_FLEET_ERROR_MAX 1000     /* bytes of another node's text that are kept, ... */
-#define CAIRN_FLEET_BLOB_ERROR_MAX 200 /* ... of each blob: a job of so many nodes fits its file   \
-					*/
+#define CAIRN_FLEET_ERROR_MAX 1000 /* bytes of another node's text that are kept, ... */
+#define CAIRN_FLEET_BLOB_ERROR_MAX                                                                 \
+	200 /* ... of each blob: a job of so many nodes fits its file                              \
+	     */
 
 /* Is this what a job is called that another node may begin, ask for, or cancel here? */
 bool cairn_fleet_is_node_job(const char *id);

@@ -63,6 +63,10 @@ static enum cairn_code check_request(const Cairn__V1__PreheatRequest *request,
 				     "every one of them; set registries.docker_config on the nodes "
 				     "instead");
 	}
+	if (request->repair[0] != '\0') {
+		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
+				     "repair is for this node alone: it does not go with nodes");
+	}
 	/* With room for what goes around it. */
 	if (n > CAIRN_CALL_PAYLOAD_MAX - 1024) {
 		return cairn_err_set(

@@ -123,9 +123,11 @@ static enum cairn_code begin_locked(struct cairn_fleet_node *node, const Cairn__
 	if (was_cancelled_locked(node, q->job)) {
 		return cairn_err_set(err, CAIRN_CANCELLED, "job %s was cancelled", q->job);
 	}
-	if (q->request == NULL || q->request->fleet != NULL || q->request->login != NULL) {
-		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
-				     "a job of one node has a request, without nodes and login");
+	if (q->request == NULL || q->request->fleet != NULL || q->request->login != NULL ||
+	    q->request->repair[0] != '\0') {
+		return cairn_err_set(
+			err, CAIRN_INVALID_ARGUMENT,
+			"a job of one node has a request, without nodes, login and repair");
 	}
 	return cairn_preheat_submit_as(node->opts.preheat, q->job, q->request, ret, err);
 }
@@ -301,7 +303,7 @@ enum cairn_code cairn_fleet_node_answer(void *arg, const char *peer, const char 
 	enum cairn_code rc = answer(node, q->what, msg, ret, ret_n, err);
 	protobuf_c_message_free_unpacked(msg, NULL);
 	if (q->what == BEGIN || q->what == CANCEL || q->what == PRUNE) {
-		cairn_log(CAIRN_LOG_DEBUG, "asked", CAIRN_STR("by", peer), CAIRN_STR("what", name),
+		cairn_log(CAIRN_LOG_INFO, "asked", CAIRN_STR("by", peer), CAIRN_STR("what", name),
 			  CAIRN_STR("code", cairn_code_name(rc)));
 	}
 	return rc;

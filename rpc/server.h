@@ -35,6 +35,8 @@ struct cairn_rpc_server {
 	struct cairn_rpc *rpc;
 	grpc_server *server;
 	grpc_server_credentials *plain;
+	struct cairn_rpc_watch watch;
+	size_t requests;		      /* that gRPC holds of each method */
 	struct cairn_service_method *methods; /* fixed once started */
 	size_t n_methods;
 	void (*on_connect)(void *arg, pid_t pid); /* NULL: nobody asks */

@@ -238,6 +238,8 @@ class Lives(FleetCase):
         line = a.tool.fields("preheat", c.registry.ref(NAME), "--nodes", "b")[0]
         self.assertEqual(line[:3], ["node", "b", "succeeded"])
         self.assertEqual(os.listdir(off.cairnd.state / "jobs"), [])
+        self.assertRegex(a.log(), r'ev=audit who=local .*method=Preheat what="[^"]*team/app:live[^"]* b,a"')
+        self.assertRegex(b.log(), r"ev=asked by=\S+ what=Begin code=OK")
         say("two coordinators at once, for the same image")
         one = self.layers(2, MIB, NAME)
         for end in [self.start_preheat(node, "--nodes", "a,b") for node in (a, b)]:
