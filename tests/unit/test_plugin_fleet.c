@@ -53,6 +53,7 @@ struct fake {
 	bool late; /* a member only from w->back on */
 	unsigned begun, asked, calls;
 	bool has_job, cancelled;
+	bool saved; /* the coordinator has written down that it runs */
 };
 
 struct world {
@@ -61,6 +62,7 @@ struct world {
 	size_t n;
 	bool back;
 	unsigned running, most, calls, saves;
+	unsigned unsaved;	     /* times a node was to begin before that was written down */
 	unsigned cancel_at, stop_at; /* that call; that save; 0: never */
 	_Atomic bool stop;
 	struct cairn_preheat_job *job;
@@ -180,6 +182,7 @@ static enum cairn_code begin(struct world *w, struct fake *f, const uint8_t *req
 	assert_string_equal(q->job + 1, w->job->id + 1);
 	assert_null(q->request->fleet);
 	assert_null(q->request->login);
+	w->unsaved += !f->saved;
 	if (f->cancelled && !f->has_job) {
 		rc = cairn_err_set(e, CAIRN_CANCELLED, "cancelled");
 	} else if (f->fate == REFUSES) {
@@ -310,7 +313,7 @@ static void reset(struct world *w)
 	cairn_preheat_job_unref(w->job);
 	w->job = NULL;
 	memset(w->nodes, 0, sizeof(w->nodes));
-	w->calls = w->saves = w->most = w->cancel_at = w->stop_at = 0;
+	w->calls = w->saves = w->most = w->unsaved = w->cancel_at = w->stop_at = 0;
 	w->n = 0;
 	w->back = false;
 	atomic_store(&w->stop, false);
@@ -370,6 +373,15 @@ static void save(void *arg, struct cairn_preheat_job *job)
 	struct world *w = arg;
 	if (atomic_load(&w->stop)) return;
 	assert_int_equal(cairn_preheat_store_put(&w->store, job, &err), CAIRN_OK);
+	pthread_mutex_lock(&w->mu);
+	for (size_t i = 0; i < job->fleet->n; i++) { /* only this thread changes states */
+		const Cairn__V1__JobNode *msg = job->fleet->list[i].msg;
+		for (size_t k = 0; k < w->n; k++) {
+			if (strcmp(w->nodes[k].address, msg->address) != 0) continue;
+			w->nodes[k].saved = msg->state == STATE(RUNNING);
+		}
+	}
+	pthread_mutex_unlock(&w->mu);
 	if (++w->saves == w->stop_at) atomic_store(&w->stop, true);
 }
 
@@ -466,6 +478,7 @@ static void run__goes_in_batches(void **at)
 	run(w);
 	assert_int_equal(w->job->state, CAIRN__V1__JOB_STATE__SUCCEEDED);
 	assert_int_equal(w->most, 2);
+	assert_int_equal(w->unsaved, 0);
 	for (size_t i = 0; i < 5; i++) {
 		assert_int_equal(node(w, i)->batch, i / 2 + 1);
 		assert_int_equal(w->nodes[i].begun, 1);
@@ -593,6 +606,7 @@ static void run__goes_on_after_a_crash_anywhere(void **at)
 		assert_int_equal(w->job->state, CAIRN__V1__JOB_STATE__PARTIAL);
 		for (size_t i = 0; i < w->n; i++) assert_true(w->nodes[i].begun <= 1);
 		assert_true(w->most <= 2);
+		assert_int_equal(w->unsaved, 0);
 		cairn_preheat_store_drop(&w->store, w->job->id);
 		if (!crashed) break;
 	}
