@@ -18,8 +18,8 @@ BUILD = TOP / "build/release"
 EXPOSURE = 2.5  # of 10: what systemd thinks an attacker could do who is in cairnd
 CONTENT = "/var/lib/containerd/io.containerd.content.v1.content"
 # What Debian's tools keep of a package that is removed, and their own books.
-BOOKS = re.compile(r"var/(lib/(dpkg|systemd/deb-systemd-helper)|log/(dpkg|alternatives)|cache/(debconf|ldconfig))"
-                   r"|etc/systemd/system|etc/ld\.so\.cache|proc/|dev/|tmp/")
+BOOKS = re.compile(r"var/(lib/(dpkg|systemd)|log/(dpkg|alternatives)|cache/(debconf|ldconfig))"
+                   r"|etc/systemd|etc/ld\.so\.cache|proc/|dev/|tmp/")
 
 
 def run(*argv, status=0, **options):
@@ -102,8 +102,8 @@ class Package(E2E):
         self.stack.callback(run, "umount", "-l", self.tree / "proc")
 
     def inside(self, *argv, **options):
-        return run("chroot", self.tree, *argv, env={
-            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}, **options)
+        env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
+        return run("chroot", self.tree, *argv, env=env, **options)
 
     def files(self):
         found = set()
