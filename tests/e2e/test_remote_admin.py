@@ -341,11 +341,15 @@ class Hostile(RemoteCase):
         self.remote(node).expect(0, "status")
         wait_for("the peers", lambda: node.local.json("status")[0]["p2p"]["members"] == 2)
         self.assertLess(time.monotonic() - begun, 5)
-        for sock in (garbage, silent):
+        for name, sock in (("garbage", garbage), ("silent", silent)):
             sock.settimeout(15)
-            with contextlib.suppress(OSError):
+            try:
                 while sock.recv(65536):
                     pass
+            except TimeoutError:
+                self.fail(f"{name} is not closed")
+            except OSError:
+                pass
         say("nothing of them stays", time.monotonic() - begun)
         for sock in (half, deaf):
             sock.close()
