@@ -16,9 +16,11 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "cmd/cairnctl_remote.h"
+
 #define SOCKET_DEFAULT "/run/cairn/cairn.sock"
 #define CALL_MS 15000  /* a call that has one answer */
-#define OPTIONS_MAX 24 /* of one verb, with those of all */
+#define OPTIONS_MAX 32 /* of one verb, with those of all */
 
 static const struct ctl_verb *const verbs[] = {
 	&ctl_status,  &ctl_ls,	   &ctl_explain, &ctl_versions,
@@ -139,16 +141,19 @@ static enum cairn_code probe(const struct ctl *ctl, struct cairn_err *err)
 static enum cairn_code connect_to(struct ctl *ctl, struct cairn_err *err)
 {
 	char target[8192], here[4000] = "";
-	enum cairn_code rc = probe(ctl, err);
+	enum cairn_code rc = CAIRN_OK;
+	if (ctl->address == NULL) rc = probe(ctl, err);
 	if (rc || ctl->channel != NULL) return rc;
+	const struct cairn_rpc_opts opts = {.pollers = 1, .workers = 1};
+	rc = cairn_rpc_new(&opts, &ctl->rpc, err);
+	if (rc) return rc;
+	if (ctl->address != NULL) return ctl_remote_open(ctl, err);
 	if (ctl->socket[0] != '/' && getcwd(here, sizeof(here)) == NULL) {
 		return cairn_err_sys(err, errno, "find the current directory");
 	}
 	snprintf(target, sizeof(target), "unix:%s%s%s", here, here[0] != '\0' ? "/" : "",
 		 ctl->socket);
-	const struct cairn_rpc_opts opts = {.pollers = 1, .workers = 1};
-	rc = cairn_rpc_new(&opts, &ctl->rpc, err);
-	return rc ? rc : cairn_channel_new(ctl->rpc, target, NULL, &ctl->channel, err);
+	return cairn_channel_new(ctl->rpc, target, NULL, &ctl->channel, err);
 }
 
 static char *method_path(const char *method, char buf[static 64])
@@ -167,10 +172,12 @@ enum cairn_code ctl_call(struct ctl *ctl, const char *method, const ProtobufCMes
 	rc = cairn_channel_unary(ctl->channel, method_path(method, path), NULL, 0, CALL_MS, request,
 				 type, ret, err);
 	if (rc == CAIRN_DEADLINE_EXCEEDED) {
-		return cairn_err_set(err, rc, "cairnd on %s did not answer within %d s",
-				     ctl->socket, CALL_MS / 1000);
+		rc = cairn_err_set(
+			err, CAIRN_UNAVAILABLE, "cairnd on %s did not answer within %d s",
+			ctl->address != NULL ? ctl->address : ctl->socket, CALL_MS / 1000);
 	}
-	return rc;
+	if (rc == CAIRN_UNAVAILABLE && ctl->address != NULL) ctl_remote_explain(ctl, err);
+	return rc ? err->code : rc;
 }
 
 /* One received message, decoded into memory of its own. */
@@ -238,7 +245,8 @@ enum cairn_code ctl_stream(struct ctl *ctl, const char *method, const ProtobufCM
 	if (ctl_interrupted()) {
 		return cairn_err_set(err, CAIRN_CANCELLED, "interrupted; cairnd was told to stop");
 	}
-	return end;
+	if (end == CAIRN_UNAVAILABLE && ctl->address != NULL) ctl_remote_explain(ctl, err);
+	return err->code;
 }
 
 /* ---- telling ---- */
@@ -273,14 +281,23 @@ void ctl_print_json(json_t *object)
 
 static void print_help(void)
 {
-	printf("Usage: cairnctl [--socket PATH] [--json] VERB [ARGUMENTS]\n\n"
-	       "Asks cairnd, containerd's content store on this node, what it holds, and tells it "
-	       "what to do.\n\nVerbs:\n");
+	printf("Usage: cairnctl [--socket PATH | --address HOST:PORT …] [--json] VERB "
+	       "[ARGUMENTS]\n\n"
+	       "Asks cairnd, containerd's content store on this node (or another), what it holds, "
+	       "and "
+	       "tells it what to do.\n\nVerbs:\n");
 	for (size_t i = 0; i < CAIRN_LEN(verbs); i++) {
 		printf("  %-18s %s\n", verbs[i]->name, verbs[i]->summary);
 	}
 	printf("\nOptions:\n"
 	       "  --socket PATH      cairnd's socket (default " SOCKET_DEFAULT ")\n"
+	       "  --address HOST:PORT\n"
+	       "                     cairnd on another machine: its port for other nodes; with\n"
+	       "  --tls-cert FILE    an admin's certificate, which p2p.admins there names,\n"
+	       "  --tls-key FILE     the key of it, and\n"
+	       "  --tls-ca FILE      the authority of the cluster\n"
+	       "  --tls-server-name NAME\n"
+	       "                     the name in that node's certificate, if it is not HOST\n"
 	       "  --json             print one JSON object a line\n"
 	       "  --help, --version\n\n"
 	       "cairnctl VERB --help says more about a verb. Exit status: 0 done, 1 failed, 2 "
@@ -295,14 +312,58 @@ static void print_verb_help(const struct ctl_verb *verb)
 
 /* ---- options ---- */
 
-enum { OPT_SOCKET = 1000, OPT_JSON, OPT_HELP, OPT_VERSION };
+enum {
+	OPT_SOCKET = 1000,
+	OPT_ADDRESS,
+	OPT_TLS_CERT,
+	OPT_TLS_KEY,
+	OPT_TLS_CA,
+	OPT_TLS_SERVER_NAME,
+	OPT_JSON,
+	OPT_HELP,
+	OPT_VERSION
+};
 
 static const struct option common[] = {
 	{"socket", required_argument, NULL, OPT_SOCKET},
+	{"address", required_argument, NULL, OPT_ADDRESS},
+	{"tls-cert", required_argument, NULL, OPT_TLS_CERT},
+	{"tls-key", required_argument, NULL, OPT_TLS_KEY},
+	{"tls-ca", required_argument, NULL, OPT_TLS_CA},
+	{"tls-server-name", required_argument, NULL, OPT_TLS_SERVER_NAME},
 	{"json", no_argument, NULL, OPT_JSON},
 	{"help", no_argument, NULL, OPT_HELP},
 	{"version", no_argument, NULL, OPT_VERSION},
 };
+
+/* Where cairnd is; at the end, whether that goes together. */
+static void take_address(struct ctl *ctl, int option)
+{
+	switch (option) {
+	case OPT_ADDRESS:
+		ctl->address = optarg;
+		break;
+	case OPT_TLS_CERT:
+		ctl->tls_cert = optarg;
+		break;
+	case OPT_TLS_KEY:
+		ctl->tls_key = optarg;
+		break;
+	case OPT_TLS_CA:
+		ctl->tls_ca = optarg;
+		break;
+	default:
+		ctl->tls_server_name = optarg;
+		break;
+	}
+}
+
+static void end_options(struct ctl *ctl)
+{
+	int status = ctl->verb != NULL ? ctl_remote_check(ctl) : 0;
+	if (status != 0) exit(status);
+	if (ctl->verb != NULL && ctl->socket == NULL) ctl->socket = SOCKET_DEFAULT;
+}
 
 int ctl_getopt(struct ctl *ctl, int argc, char **argv, const struct option *own)
 {
@@ -318,6 +379,13 @@ int ctl_getopt(struct ctl *ctl, int argc, char **argv, const struct option *own)
 		case OPT_SOCKET:
 			if (optarg[0] == '\0') exit(ctl_usage(ctl, "--socket needs a path"));
 			ctl->socket = optarg;
+			break;
+		case OPT_ADDRESS:
+		case OPT_TLS_CERT:
+		case OPT_TLS_KEY:
+		case OPT_TLS_CA:
+		case OPT_TLS_SERVER_NAME:
+			take_address(ctl, c);
 			break;
 		case OPT_JSON:
 			ctl->json = true;
@@ -338,6 +406,9 @@ int ctl_getopt(struct ctl *ctl, int argc, char **argv, const struct option *own)
 				ctl->verb != NULL ? ctl->verb->name : "",
 				ctl->verb != NULL ? " " : "");
 			exit(CTL_USAGE);
+		case -1:
+			end_options(ctl);
+			return -1;
 		default:
 			return c;
 		}
@@ -364,7 +435,7 @@ static int run(struct ctl *ctl, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	struct ctl ctl = {.socket = SOCKET_DEFAULT, .terminal = isatty(STDOUT_FILENO) != 0};
+	struct ctl ctl = {.terminal = isatty(STDOUT_FILENO) != 0};
 	catch_signals();
 	int status = run(&ctl, argc, argv);
 	cairn_channel_free(ctl.channel);

@@ -17,7 +17,9 @@
 enum { CTL_DONE = 0, CTL_FAILED = 1, CTL_USAGE = 2 };
 
 struct ctl {
-	const char *socket;
+	const char *socket; /* NULL: the default one, or none, but address */
+	/* cairnd on another machine, host:port, and the files for it; NULL: not given */
+	const char *address, *tls_cert, *tls_key, *tls_ca, *tls_server_name;
 	bool json;
 	bool terminal; /* standard output is one */
 	const struct ctl_verb *verb;

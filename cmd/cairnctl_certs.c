@@ -18,7 +18,7 @@
 struct args {
 	const char *dir, *name, *out;
 	int days; /* 0: not said */
-	bool force;
+	bool force, admin;
 	size_t n_alts;
 	char alts[ALTS_BYTES];
 };
@@ -71,6 +71,9 @@ static int take_option(struct ctl *ctl, struct args *args, int option)
 	case 'o':
 		args->out = optarg;
 		return 0;
+	case 'a':
+		args->admin = true;
+		return 0;
 	case 'f':
 		args->force = true;
 		return 0;
@@ -120,7 +123,7 @@ static int init(struct ctl *ctl, const struct args *args)
 	struct certs_made made;
 	struct cairn_err err;
 	const char *name = args->name != NULL ? args->name : "cairn cluster";
-	if (args->n_alts > 0 || args->out != NULL || args->force) {
+	if (args->n_alts > 0 || args->out != NULL || args->force || args->admin) {
 		return ctl_usage(ctl, "certs init takes --dir, --name and --days alone");
 	}
 	if (!is_text(name)) {
@@ -137,6 +140,10 @@ static int issue(struct ctl *ctl, const struct args *args)
 	struct certs_made made;
 	struct cairn_err err;
 	if (args->name == NULL) return ctl_usage(ctl, "certs issue needs --name NODE");
+	if (args->admin && args->n_alts > 0) {
+		return ctl_usage(ctl, "an admin's certificate has one name: --dns and --ip are "
+				      "for nodes");
+	}
 	if (!is_host_name(args->name, CERTS_NAME_MAX)) {
 		return ctl_usage(
 			ctl, "--name is a node's host name of at most %d characters, not \"%s\"",
@@ -157,6 +164,7 @@ static int issue(struct ctl *ctl, const struct args *args)
 		.name = args->name,
 		.alts = alts,
 		.days = args->days != 0 ? args->days : NODE_DAYS,
+		.admin = args->admin,
 		.replace = args->force,
 	};
 	enum cairn_code rc = certs_issue(&request, &made, &err);
@@ -166,11 +174,15 @@ static int issue(struct ctl *ctl, const struct args *args)
 
 static int run(struct ctl *ctl, int argc, char **argv)
 {
-	static const struct option own[] = {
-		{"dir", required_argument, NULL, 'd'},	{"name", required_argument, NULL, 'n'},
-		{"days", required_argument, NULL, 't'}, {"dns", required_argument, NULL, 's'},
-		{"ip", required_argument, NULL, 'i'},	{"out", required_argument, NULL, 'o'},
-		{"force", no_argument, NULL, 'f'},	{0}};
+	static const struct option own[] = {{"dir", required_argument, NULL, 'd'},
+					    {"name", required_argument, NULL, 'n'},
+					    {"days", required_argument, NULL, 't'},
+					    {"dns", required_argument, NULL, 's'},
+					    {"ip", required_argument, NULL, 'i'},
+					    {"out", required_argument, NULL, 'o'},
+					    {"force", no_argument, NULL, 'f'},
+					    {"admin", no_argument, NULL, 'a'},
+					    {0}};
 	static struct args args; /* static: large */
 	for (int c; (c = ctl_getopt(ctl, argc, argv, own)) != -1;) {
 		int status = take_option(ctl, &args, c);
@@ -200,6 +212,8 @@ const struct ctl_verb ctl_certs = {
 		"  --days N     how long it is good (default: init 3650, issue 365)\n"
 		"  --dns NAME   issue: another host name of the node; may be repeated\n"
 		"  --ip IP      issue: an address of the node; may be repeated\n"
+		"  --admin      issue: a certificate for one who calls nodes from elsewhere (see\n"
+		"               --address), not for a node; NAME is what p2p.admins has to name\n"
 		"  --out DIR    issue: where the files go (default: the authority's folder)\n"
 		"  --force      issue: replace files that are there, to renew a certificate",
 	.run = run,

@@ -30,11 +30,12 @@ struct certs_request {
 	const char *name; /* checked: a file's name, too */
 	const char *alts; /* checked: as OpenSSL's subjectAltName has them, "DNS:a,IP:1.2.3.4" */
 	int days;
+	bool admin;   /* a client's only: for one who calls nodes, and is none */
 	bool replace; /* files that are there */
 };
 
-/* Make a node's key and certificate, for both sides of TLS. Errors: as certs_init, and
- * FAILED_PRECONDITION if the authority would end before it. */
+/* Make a node's key and certificate, for both sides of TLS, or an admin's. Errors: as certs_init,
+ * and FAILED_PRECONDITION if the authority would end before it. */
 CAIRN_CHECKED enum cairn_code certs_issue(const struct certs_request *request,
 					  struct certs_made *ret, struct cairn_err *err);
 

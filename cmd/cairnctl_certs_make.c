@@ -226,7 +226,8 @@ enum cairn_code certs_issue(const struct certs_request *request, struct certs_ma
 	must(X509_set_issuer_name(cert, X509_get_subject_name(ca)) == 1);
 	add_extension(cert, ca, NID_basic_constraints, "critical,CA:FALSE");
 	add_extension(cert, ca, NID_key_usage, "critical,digitalSignature");
-	add_extension(cert, ca, NID_ext_key_usage, "serverAuth,clientAuth");
+	add_extension(cert, ca, NID_ext_key_usage,
+		      request->admin ? "clientAuth" : "serverAuth,clientAuth");
 	add_extension(cert, ca, NID_subject_alt_name, request->alts);
 	add_extension(cert, ca, NID_subject_key_identifier, "hash");
 	if (X509_get0_subject_key_id(ca) != NULL) {

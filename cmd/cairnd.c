@@ -18,8 +18,10 @@
 
 #include "base/log.h"
 #include "cache/cache.h"
+#include "cmd/cairnd_audit.h"
 #include "cmd/cairnd_notify.h"
 #include "cmd/cairnd_reload.h"
+#include "cmd/cairnd_remote.h"
 #include "cmd/cairnd_swarm.h"
 #include "cmd/cairnd_trim.h"
 #include "config/config.h"
@@ -39,6 +41,7 @@ struct daemon {
 	struct cairn_rate download; /* from peers and registries together */
 	struct cairn_registry *registry;
 	struct cairnd_swarm p2p;
+	struct cairnd_remote remote;
 	struct cairn_preheat *preheat;
 	struct cairn_rpc_server *server;
 	struct cairn_http *http;
@@ -252,6 +255,7 @@ static void add_services(struct daemon *d)
 		.waits = d->config.containerd.swarm_wait,
 		.fills = d->fills,
 		.swarm = d->p2p.swarm,
+		.preheat = d->preheat,
 		.stall_ms = d->config.p2p.stall,
 		.min_rate = d->config.p2p.min_rate,
 	};
@@ -270,6 +274,7 @@ static void add_services(struct daemon *d)
 	cairn_content_service_add(d->server, &d->content);
 	cairn_admin_service_add(d->server, &d->admin);
 	cairn_health_service_add(d->server, &d->health);
+	cairn_rpc_server_watch(d->server, &(struct cairn_rpc_watch){.ended = cairnd_audit_local});
 }
 
 static void client_connected(void *runtime, pid_t pid)
@@ -300,6 +305,7 @@ static enum cairn_code start(struct daemon *d, struct cairn_err *err)
 {
 	cairn_rate_init(&d->download, d->config.p2p.download_limit,
 			cairn_boot_ns(&cairn_clock_system));
+	cairnd_remote_init(&d->remote, &d->config, &d->p2p.callers);
 	enum cairn_code rc = open_store(d, err);
 	if (rc == CAIRN_OK) rc = cairn_rpc_new(&(struct cairn_rpc_opts){0}, &d->rpc, err);
 	if (rc == CAIRN_OK) rc = cairnd_share_new(&d->p2p, &d->config, d->cache, d->rpc, err);
@@ -320,6 +326,7 @@ static enum cairn_code start(struct daemon *d, struct cairn_err *err)
 	if (rc == CAIRN_OK) rc = cairn_rpc_server_start(d->server, err);
 	if (rc) return rc;
 	d->serving = true;
+	cairnd_remote_begin(&d->remote, d->rpc, &d->admin, &d->health);
 	atomic_store(&d->health.serving, true);
 	return CAIRN_OK;
 }
@@ -332,17 +339,22 @@ static void stop(struct daemon *d)
 	if (d->runtime != NULL) cairn_runtime_cancel(d->runtime);
 	cairn_preheat_cancel_all(d->preheat);
 	cairn_swarm_cancel(d->p2p.swarm);
+	int64_t end_ns = cairn_boot_ns(&cairn_clock_system) + d->config.drain * CAIRN_NS_PER_MS;
 	if (d->serving) {
 		size_t cut = cairn_rpc_server_drain(d->server, d->config.drain);
 		cairn_log(cut > 0 ? CAIRN_LOG_WARN : CAIRN_LOG_INFO, "drained",
 			  CAIRN_NUM("cancelled_calls", cut));
 	}
+	/* Calls that came over the network touch the same parts: they end before these do. */
+	int64_t left_ns = end_ns - cairn_boot_ns(&cairn_clock_system);
+	cairnd_remote_stop(&d->remote, left_ns > 0 ? left_ns / CAIRN_NS_PER_MS : 0);
 	cairn_http_stop(d->http);
 	cairn_preheat_stop(d->preheat);
 	cairn_gc_stop(d->gc);
 	cairn_runtime_stop(d->runtime);
 	cairn_share_stop(d->p2p.share);
 	cairn_swarm_stop(d->p2p.swarm);
+	cairnd_remote_fini(&d->remote);
 	cairn_share_free(d->p2p.share);
 	cairn_rpc_server_free(d->server);
 	cairn_rpc_free(d->rpc);

@@ -66,6 +66,7 @@ enum cairn_code cairnd_swarm_start(struct cairnd_swarm *s, const struct cairn_co
 		.max_grants = config->p2p.max_grants,
 		.may_share = s->share != NULL ? cairn_share_may : NULL,
 		.may_share_arg = s->share,
+		.callers = s->callers,
 	};
 	s->tls = config->p2p.tls.cert[0] != '\0';
 	enum cairn_code rc = cairn_swarm_start(&opts, &s->swarm, err);

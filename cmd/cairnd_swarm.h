@@ -6,8 +6,9 @@
 #include "plugin/plugin.h"
 
 struct cairnd_swarm {
-	struct cairn_share *share; /* NULL: everything may go to others */
-	struct cairn_swarm *swarm; /* NULL: p2p.listen is "" */
+	struct cairn_share *share;    /* NULL: everything may go to others */
+	struct cairn_swarm *swarm;    /* NULL: p2p.listen is "" */
+	struct cairn_callers callers; /* whom it is to hand on to others */
 	bool tls;
 };
 

@@ -9,7 +9,9 @@
 #include "config/value.h"
 
 #define HOST_MAX 300
-#define ENDPOINTS_MAX 16 /* of etcd: p2p/ takes no more */
+#define ADMINS_MAX 256
+#define ADMIN_BYTES_MAX 255 /* p2p/ looks at no longer names of certificates */
+#define ENDPOINTS_MAX 16    /* of etcd: p2p/ takes no more */
 
 /* ---- garbage collection -----------------------------------------------------------------------*/
 
@@ -184,11 +186,42 @@ static enum cairn_code check_listen(const char *name, const struct cairn_config 
 			     name, config->p2p.listen);
 }
 
+static enum cairn_code check_admins(const char *name, const struct cairn_config *config,
+				    struct cairn_err *err)
+{
+	const struct cairn_config_list *admins = &config->p2p.admins;
+	if (admins->n > ADMINS_MAX) {
+		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
+				     "%s: p2p.admins has %zu entries; allowed: at most %d", name,
+				     admins->n, ADMINS_MAX);
+	}
+	for (size_t i = 0; i < admins->n; i++) {
+		const char *entry = admins->items[i];
+		size_t n = strlen(entry);
+		bool well = n > 0 && n <= ADMIN_BYTES_MAX && entry[0] != ' ' && entry[n - 1] != ' ';
+		for (const char *c = entry; *c != '\0'; c++) {
+			well = well && (unsigned char)*c >= ' ' && *c != 0x7f;
+		}
+		if (well) continue;
+		return cairn_err_set(
+			err, CAIRN_INVALID_ARGUMENT,
+			"%s: entry %zu of p2p.admins; allowed: the whole name that is in "
+			"a certificate, 1 to %d bytes",
+			name, i + 1, ADMIN_BYTES_MAX);
+	}
+	if (admins->n > 0 && config->p2p.tls.cert[0] == '\0') {
+		return lacks(name, "p2p.tls", "p2p.admins names certificates, so it needs p2p.tls",
+			     err);
+	}
+	return CAIRN_OK;
+}
+
 static enum cairn_code check_p2p(const char *name, const struct cairn_config *config,
 				 struct cairn_err *err)
 {
 	enum cairn_code rc = check_listen(name, config, err);
 	if (rc == CAIRN_OK) rc = check_tls(name, config, err);
+	if (rc == CAIRN_OK) rc = check_admins(name, config, err);
 	if (rc == CAIRN_OK && config->p2p.advertise[0] != '\0') {
 		rc = check_dialled(name, "p2p.advertise", config->p2p.advertise, err);
 	}

@@ -51,7 +51,7 @@ const struct key cairn_config_keys[] = {
 	{"p2p.tls.ca", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.tls.ca), RESTART},
 	{"p2p.tls.cert", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.tls.cert), RESTART},
 	{"p2p.tls.key", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.tls.key), RESTART},
-	{"p2p.admins", TYPE_LIST, NULL, NULL, 0, 0, AT(p2p.admins), IDLE},
+	{"p2p.admins", TYPE_LIST, NULL, NULL, 0, 0, AT(p2p.admins), RESTART},
 	{"p2p.directory", TYPE_CHOICE, "static", "static|etcd", 0, 0, AT(p2p.directory_etcd),
 	 RESTART},
 	{"p2p.peers", TYPE_LIST, NULL, NULL, 0, 0, AT(p2p.peers), RELOAD},

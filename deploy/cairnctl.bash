@@ -26,7 +26,7 @@ _cairnctl() {
 	program=${program/#\~/$HOME}
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
-		--socket | --dir | --name | --out) ((i++)) ;; # its value is no verb
+		--socket | --address | --tls-* | --dir | --name | --out) ((i++)) ;; # its value is no verb
 		-*) ;;
 		*)
 			if [[ -z $verb ]]; then
@@ -39,7 +39,7 @@ _cairnctl() {
 	done
 	COMPREPLY=()
 	case $before in
-	--socket | --file | --metadata)
+	--socket | --file | --metadata | --tls-cert | --tls-key | --tls-ca)
 		compopt -o filenames 2>/dev/null
 		mapfile -t COMPREPLY < <(compgen -f -- "$word")
 		return
@@ -52,7 +52,7 @@ _cairnctl() {
 	--state) words='cached referenced' ;;
 	--containerd-version) words='1.6 1.7 2.x' ;;
 	--platform) words='all linux/amd64 linux/arm64 linux/arm/v7' ;;
-	--keep-for | --for | --priority | --namespace | --username | --keep | --name | --days | --dns | --ip)
+	--address | --tls-server-name | --keep-for | --for | --priority | --namespace | --username | --keep | --name | --days | --dns | --ip)
 		return
 		;;
 	esac
@@ -63,7 +63,8 @@ _cairnctl() {
 	elif [[ -z $verb ]]; then
 		words=$(_cairnctl_verbs "$program")
 	elif [[ $word == -* ]]; then
-		words="$(_cairnctl_options "$program" "$verb") --help"
+		words="$(_cairnctl_options "$program" "$verb") $(_cairnctl_options "$program")"
+		words=${words//--version/}
 	elif [[ $verb == certs && -z $sub ]]; then
 		words='init issue'
 	elif [[ $verb == import || $verb == export ]]; then

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "p2p/address.h"
+#include "p2p/caller.h"
 #include "p2p/hello.h"
 #include "p2p/stream.h"
 
@@ -414,10 +415,21 @@ enum cairn_code cairn_conn_answer(struct cairn_conn *conn, struct cairn_tls_file
 	}
 	enum cairn_code rc = ready(conn, err);
 	if (rc == CAIRN_OK) rc = secure(conn, tls, true, end_ns, err);
-	if (rc == CAIRN_OK) rc = exchange(conn, own, end_ns, err);
+	if (rc == CAIRN_OK && !cairn_conn_is_caller(conn)) rc = exchange(conn, own, end_ns, err);
 	if (rc == CAIRN_OK) return rc;
 	cairn_stream_linger(&conn->stream);
 	return code_of_header(err);
+}
+
+bool cairn_conn_is_caller(const struct cairn_conn *conn)
+{
+	return conn->stream.ssl != NULL && cairn_tls_is_h2(conn->stream.ssl);
+}
+
+enum cairn_code cairn_conn_serve_caller(struct cairn_conn *conn,
+					const struct cairn_callers *callers, struct cairn_err *err)
+{
+	return cairn_caller_serve(&conn->stream, callers, conn->remote, err);
 }
 
 enum cairn_code cairn_conn_dial(struct cairn_tls_files *tls, const char *address,

@@ -14,6 +14,7 @@
 #include "p2p/directory.h"
 #include "p2p/frame.h"
 
+struct cairn_callers; /* p2p/p2p.h */
 struct cairn_conn;
 struct cairn_tls_files; /* p2p/tls.h: counted, reloadable; NULL: plain text */
 
@@ -50,6 +51,14 @@ CAIRN_CHECKED enum cairn_code cairn_conn_answer(struct cairn_conn *conn,
 						struct cairn_err *err);
 
 void cairn_conn_free(struct cairn_conn *conn); /* NULL is fine */
+
+/* Of a connection that was answered: the other speaks HTTP/2 there, so no Hello was exchanged, and
+ * nothing below is for it. Then serve it until it ends, or is interrupted. Errors: it could not be
+ * served at all. */
+bool cairn_conn_is_caller(const struct cairn_conn *conn);
+CAIRN_CHECKED enum cairn_code cairn_conn_serve_caller(struct cairn_conn *conn,
+						      const struct cairn_callers *callers,
+						      struct cairn_err *err);
 
 /* Whatever blocks on it fails now (CANCELLED), and everything later. Any thread. */
 void cairn_conn_interrupt(struct cairn_conn *conn);

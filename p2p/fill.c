@@ -99,6 +99,17 @@ bool cairn_swarm_fill_read(struct cairn_swarm_fill *f, uint32_t piece, uint64_t 
 
 /* ---- sources ---------------------------------------------------------------------------- */
 
+static void add_source_locked(struct cairn_swarm_fill *f, const char *address)
+{
+	uint32_t i = f->n_sources;
+	if (i % 16 == 0) {
+		f->sources = realloc(f->sources, (i + 16) * sizeof(*f->sources));
+		if (f->sources == NULL) abort();
+	}
+	snprintf(f->sources[i].address, CAIRN_ADDRESS_MAX, "%s", address);
+	f->n_sources++;
+}
+
 bool cairn_swarm_fill_learn_locked(struct cairn_swarm_fill *f, const char *address, bool whole,
 				   int64_t now_ms)
 {
@@ -110,14 +121,7 @@ bool cairn_swarm_fill_learn_locked(struct cairn_swarm_fill *f, const char *addre
 	if (cairn_peers_shuns(f->swarm->peers, &f->digest, address, NULL, now_ms)) return false;
 	while (i < f->n_sources && strcmp(f->sources[i].address, address) != 0) i++;
 	if (i == CAIRN_FILL_SOURCES_MAX) return false;
-	if (i == f->n_sources) {
-		if (i % 16 == 0) {
-			f->sources = realloc(f->sources, (i + 16) * sizeof(*f->sources));
-			if (f->sources == NULL) abort();
-		}
-		snprintf(f->sources[i].address, CAIRN_ADDRESS_MAX, "%s", address);
-		f->n_sources++;
-	}
+	if (i == f->n_sources) add_source_locked(f, address);
 	f->idle = false;
 	return cairn_plan_learn(f->plan, i, whole, now_ms);
 }
@@ -223,6 +227,22 @@ static void forget(struct cairn_swarm_fill *f)
 	cairn_serving_poke(f->swarm, &f->digest);
 }
 
+/* A single source that is faster than one processor decrypts, hashes and writes is talked with
+ * twice: it becomes two sources, and the plan shares the pieces out between them. */
+static void double_source_locked(struct cairn_swarm_fill *f, int64_t now_ms)
+{
+	if (f->n_sources != 1 || f->n_talking != 1 || !f->sessions->told.whole) return;
+	uint64_t got = f->received - f->window_bytes;
+	if (!cairn_policy_double(atomic_load(&f->swarm->n_pulling), got, now_ms - f->window_ms,
+				 f->size - f->received)) {
+		return;
+	}
+	char address[CAIRN_ADDRESS_MAX];
+	memcpy(address, f->sources[0].address, sizeof(address));
+	add_source_locked(f, address);
+	cairn_plan_learn(f->plan, 1, true, now_ms);
+}
+
 /* Connect with whom the plan names, and part with whom it gives up. */
 static void tend_sessions(struct cairn_swarm_fill *f, int64_t now_ms)
 {
@@ -243,6 +263,7 @@ static void tend_sessions(struct cairn_swarm_fill *f, int64_t now_ms)
 		}
 	}
 	cairn_plan_set_open(f->plan, cairn_policy_open(atomic_load(&f->swarm->n_pulling)));
+	double_source_locked(f, now_ms);
 	bool room = true;
 	while (!f->failed && (room = cairn_session_room(f->swarm)) &&
 	       cairn_plan_next_source(f->plan, now_ms, &source)) {

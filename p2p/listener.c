@@ -29,6 +29,7 @@ struct guest {
 	int fd; /* the connection's, once it is answered */
 	pthread_t thread;
 	bool handshaking;
+	bool caller;  /* counted as such */
 	bool hurried; /* others wait for its place: interrupted */
 	int64_t begin_ns;
 	struct guest *prev, *next; /* in live, or (next alone) in ended */
@@ -78,6 +79,28 @@ static void refuse(struct cairn_listener *listener, const struct cairn_err *err)
 	}
 }
 
+/* Who it is, is known now: it has a place among its kind, or none. */
+static enum cairn_code take_place_locked(struct guest *guest, struct cairn_err *err)
+{
+	struct cairn_listener_stats *stats = &guest->listener->stats;
+	if (!cairn_conn_is_caller(guest->conn)) {
+		if (stats->connections <= CAIRN_LISTENER_MAX) return CAIRN_OK;
+		return cairn_err_set(err, CAIRN_RESOURCE_EXHAUSTED,
+				     "%d connections: no room for another: the most there may be",
+				     CAIRN_LISTENER_MAX);
+	}
+	if (stats->callers >= CAIRN_LISTENER_CALLERS) {
+		return cairn_err_set(err, CAIRN_RESOURCE_EXHAUSTED,
+				     "%d connections of admins, and of who would be one: the most "
+				     "there may be",
+				     CAIRN_LISTENER_CALLERS);
+	}
+	guest->caller = true;
+	stats->callers++;
+	stats->connections--;
+	return CAIRN_OK;
+}
+
 static enum cairn_code shake_hands(struct guest *guest)
 {
 	struct cairn_listener *listener = guest->listener;
@@ -91,7 +114,8 @@ static enum cairn_code shake_hands(struct guest *guest)
 	if (rc == CAIRN_OK && guest->hurried && !listener->stopping) {
 		rc = cairn_err_set(&err, CAIRN_CANCELLED, "interrupted");
 	}
-	if (rc == CAIRN_OK) listener->stats.accepted++;
+	if (rc == CAIRN_OK) rc = take_place_locked(guest, &err);
+	if (rc == CAIRN_OK && !guest->caller) listener->stats.accepted++;
 	bool hurried = guest->hurried;
 	pthread_mutex_unlock(&listener->mu);
 	wake(listener);
@@ -105,7 +129,15 @@ static void *serve(void *arg)
 {
 	struct guest *guest = arg;
 	struct cairn_listener *listener = guest->listener;
-	if (shake_hands(guest) == CAIRN_OK) listener->opts.serve(listener->opts.arg, guest->conn);
+	if (shake_hands(guest) == CAIRN_OK) {
+		struct cairn_err err;
+		if (!guest->caller) {
+			listener->opts.serve(listener->opts.arg, guest->conn);
+		} else if (cairn_conn_serve_caller(guest->conn, &listener->opts.callers, &err) !=
+			   CAIRN_OK) {
+			refuse(listener, &err);
+		}
+	}
 	pthread_mutex_lock(&listener->mu);
 	struct cairn_conn *conn = cairn_steal(&guest->conn);
 	if (guest->prev != NULL) guest->prev->next = guest->next;
@@ -117,7 +149,11 @@ static void *serve(void *arg)
 	pthread_mutex_lock(&listener->mu); /* from here on we are to be joined */
 	guest->next = listener->ended;
 	listener->ended = guest;
-	listener->stats.connections--;
+	if (guest->caller) {
+		listener->stats.callers--;
+	} else {
+		listener->stats.connections--;
+	}
 	pthread_mutex_unlock(&listener->mu);
 	wake(listener);
 	return NULL;
@@ -163,14 +199,16 @@ static bool welcome(struct cairn_listener *listener, int fd)
 	guest->fd = fd;
 	guest->handshaking = true;
 	guest->begin_ns = now_ns();
+	bool calls = listener->opts.callers.open != NULL;
+	unsigned most = CAIRN_LISTENER_MAX + (calls ? CAIRN_LISTENER_SPARE : 0);
 	pthread_mutex_lock(&listener->mu);
-	bool full = listener->stats.connections >= CAIRN_LISTENER_MAX;
+	bool full = listener->stats.connections >= most;
 	int rc = full ? 0 : start_locked(listener, guest);
 	pthread_mutex_unlock(&listener->mu);
 	if (!full && rc == 0) return true;
 	struct cairn_err err;
-	cairn_err_set(&err, CAIRN_RESOURCE_EXHAUSTED, "%d connections: no room for another: %s",
-		      CAIRN_LISTENER_MAX, full ? "the most there may be" : strerror(rc));
+	cairn_err_set(&err, CAIRN_RESOURCE_EXHAUSTED, "%u connections: no room for another: %s",
+		      most, full ? "the most there may be" : strerror(rc));
 	refuse(listener, &err);
 	(void)close(fd);
 	cairn_conn_free(guest->conn);
@@ -336,7 +374,8 @@ void cairn_listener_free(struct cairn_listener *listener)
 	for (;;) {
 		join_ended(listener);
 		pthread_mutex_lock(&listener->mu);
-		bool done = listener->stats.connections == 0 && listener->ended == NULL;
+		bool done = listener->stats.connections + listener->stats.callers == 0 &&
+			    listener->ended == NULL;
 		pthread_mutex_unlock(&listener->mu);
 		if (done) break;
 		eventfd_t ignored;

@@ -35,6 +35,22 @@ struct cairn_swarm;
 #define CAIRN_SWARM_START_MS 5000
 #define CAIRN_SWARM_FIRST_MS 3500
 
+/* Those on the port who do not speak the peers' protocol but HTTP/2, to call services: they have
+ * shown a certificate of the cluster's authority, as peers have, and no more is known here. What
+ * they may do is decided by who serves them. */
+struct cairn_callers {
+	/* Serve HTTP/2, without TLS, on a connected socket. Owns fd, also on failure. from: the
+	 * other's address; names: those in its certificate, shown and compared as they are; all
+	 * borrowed for the call. The session, or NULL: err says why not. On the connection's own
+	 * thread. NULL: there are no such services; then nobody is asked to speak HTTP/2. */
+	void *(*open)(void *arg, int fd, const char *from, const char *const *names, size_t n_names,
+		      struct cairn_err *err);
+	/* The connection has ended: so does the session, whose memory this gives back. On the same
+	 * thread; it may wait for calls that still run. */
+	void (*close)(void *arg, void *session);
+	void *arg;
+};
+
 struct cairn_swarm_opts {
 	struct cairn_rpc *rpc; /* for etcd */
 	struct cairn_cache *cache;
@@ -65,6 +81,8 @@ struct cairn_swarm_opts {
 	 * NULL: always. */
 	bool (*may_share)(void *arg, const struct cairn_digest *digest);
 	void *may_share_arg;
+
+	struct cairn_callers callers; /* with TLS only */
 };
 
 /* Copies what it needs of opts. Begins to listen, and to announce what the cache has, in batches.
@@ -155,7 +173,8 @@ struct cairn_swarm_stats {
 	uint64_t connections_in, connections_out, refused; /* now; now; since start */
 	uint64_t uploads, fills;			   /* now */
 	uint64_t members;
-	uint64_t announced; /* blobs */
+	uint64_t announced;	   /* blobs */
+	int64_t certificate_end_s; /* since 1970; 0: there is none */
 };
 void cairn_swarm_get_stats(struct cairn_swarm *swarm, struct cairn_swarm_stats *ret);
 

@@ -4,6 +4,11 @@
 
 #define OPEN_MIN 6 /* fewer know too little of what others have, when layers come side by side */
 
+/* Of a source that is talked with twice: */
+#define DOUBLE_BYTES (UINT64_C(16) << 20)   /* have come: so the speed is known */
+#define DOUBLE_PER_MS (UINT64_C(100) << 10) /* 100 MiB/s: a gigabit network never does */
+#define DOUBLE_LEFT (UINT64_C(32) << 20)
+
 static uint64_t mix(uint64_t seed, uint64_t n)
 {
 	/* splitmix64's n-th number */
@@ -23,6 +28,12 @@ uint32_t cairn_policy_open(uint32_t n_fills)
 {
 	uint32_t open = n_fills > 1 ? CAIRN_OPEN_MAX / n_fills : CAIRN_OPEN_MAX;
 	return open < OPEN_MIN ? OPEN_MIN : open;
+}
+
+bool cairn_policy_double(uint32_t n_fills, uint64_t bytes, int64_t ms, uint64_t left)
+{
+	return n_fills <= 1 && ms > 0 && bytes >= DOUBLE_BYTES && left >= DOUBLE_LEFT &&
+	       bytes / (uint64_t)ms >= DOUBLE_PER_MS;
 }
 
 int64_t cairn_policy_ask_ms(uint64_t seed, uint32_t n)

@@ -25,6 +25,12 @@
  */
 uint32_t cairn_policy_open(uint32_t n_fills);
 
+/* Is a fill's only source to be talked with twice, side by side, when bytes came so lately in ms
+ * and so many are missing? Yes where one processor is what holds it up, decrypting, hashing and
+ * writing in turn: on a fast link, with nothing else to fill, and when there is enough left to
+ * gain. */
+bool cairn_policy_double(uint32_t n_fills, uint64_t bytes, int64_t ms, uint64_t left);
+
 /* How long after the last answer to ask the directory again. n: how many answers in a row told
  * nothing that mattered: no new source, no other grant or version. Of a seed (the node and the
  * digest) the times differ from those of another, so that nodes that began together do not ask

@@ -5,6 +5,7 @@
 #define CAIRN_P2P_POOL_H
 
 #include "p2p/conn.h"
+#include "p2p/p2p.h"
 
 #define CAIRN_POOL_IDLE_MS 60000 /* the server's side closes later than that */
 #define CAIRN_POOL_IDLE_MAX 256	 /* connections; the oldest goes */
@@ -38,6 +39,10 @@ size_t cairn_pool_count(struct cairn_pool *pool); /* idle and taken */
 #define CAIRN_LISTENER_STACK (512u << 10)
 #define CAIRN_LISTENER_HANDSHAKE_MS 5000 /* for a handshake ... */
 #define CAIRN_LISTENER_PATIENCE_MS 1000	 /* ... and so long at least, while others wait */
+/* Callers have places of their own, so that a node that all its peers are busy with can be asked
+ * why; and so has whoever is not known yet to be one. */
+#define CAIRN_LISTENER_CALLERS 20
+#define CAIRN_LISTENER_SPARE 16
 
 struct cairn_listener;
 
@@ -49,6 +54,7 @@ struct cairn_listener_opts {
 	 * CAIRN_LISTENER_STACK. It frees nothing. */
 	void (*serve)(void *arg, struct cairn_conn *conn);
 	void *arg;
+	struct cairn_callers callers; /* if tls offers HTTP/2 */
 };
 
 /* Strangers are logged (ev=peer_refused), at most one in ten seconds, with the number of the
@@ -66,7 +72,8 @@ int cairn_listener_port(const struct cairn_listener *listener);
 void cairn_listener_free(struct cairn_listener *listener);
 
 struct cairn_listener_stats {
-	uint64_t connections;	    /* now */
+	uint64_t connections;	    /* now, of peers, and of who is not known yet */
+	uint64_t callers;	    /* now */
 	uint64_t accepted, refused; /* since start; refused: no valid certificate, no Hello, full */
 };
 void cairn_listener_get_stats(struct cairn_listener *listener, struct cairn_listener_stats *ret);

@@ -278,9 +278,8 @@ enum cairn_code cairn_stream_secure(struct cairn_stream *stream, struct cairn_tl
 
 /* ---- bytes ---- */
 
-/* Some bytes without waiting. 0: none, *ret_events says what to wait for; -1: failed. */
-static ssize_t read_now(struct cairn_stream *stream, void *buf, size_t n, short *ret_events,
-			struct cairn_err *err)
+ssize_t cairn_stream_try_read(struct cairn_stream *stream, void *buf, size_t n, short *ret_events,
+			      struct cairn_err *err)
 {
 	if (stream->ssl == NULL) {
 		ssize_t got = recv(stream->fd, buf, n, 0);
@@ -313,7 +312,7 @@ enum cairn_code cairn_stream_read(struct cairn_stream *stream, void *buf, size_t
 		if (atomic_load(&stream->stopped)) return wait_fault(STOPPED, err);
 		if (!push(stream)) return socket_fault(stream->failed, err);
 		short events = 0;
-		ssize_t got = read_now(stream, buf, n, &events, err);
+		ssize_t got = cairn_stream_try_read(stream, buf, n, &events, err);
 		if (got < 0) return err->code;
 		if (got > 0) {
 			*ret = (size_t)got;
@@ -325,9 +324,8 @@ enum cairn_code cairn_stream_read(struct cairn_stream *stream, void *buf, size_t
 	}
 }
 
-/* As read_now. */
-static ssize_t write_now(struct cairn_stream *stream, const void *data, size_t n, short *ret_events,
-			 struct cairn_err *err)
+ssize_t cairn_stream_try_write(struct cairn_stream *stream, const void *data, size_t n,
+			       short *ret_events, struct cairn_err *err)
 {
 	if (stream->ssl == NULL) {
 		ssize_t put = send(stream->fd, data, n, MSG_NOSIGNAL);
@@ -346,6 +344,16 @@ static ssize_t write_now(struct cairn_stream *stream, const void *data, size_t n
 	if (rc == 1) return (ssize_t)put;
 	*ret_events = want_of(stream, rc, err);
 	return *ret_events == 0 ? -1 : 0;
+}
+
+int cairn_stream_try_flush(struct cairn_stream *stream, short *ret_events, struct cairn_err *err)
+{
+	if (!push(stream)) {
+		socket_fault(stream->failed, err);
+		return -1;
+	}
+	*ret_events = POLLOUT;
+	return waits(stream) ? 0 : 1;
 }
 
 /* Wait until more can go. */
@@ -367,8 +375,8 @@ enum cairn_code cairn_stream_write(struct cairn_stream *stream, const void *data
 	for (size_t done = 0; done < n;) {
 		if (atomic_load(&stream->stopped)) return wait_fault(STOPPED, err);
 		short events = 0;
-		ssize_t put =
-			write_now(stream, (const uint8_t *)data + done, n - done, &events, err);
+		ssize_t put = cairn_stream_try_write(stream, (const uint8_t *)data + done, n - done,
+						     &events, err);
 		if (put < 0) return err->code;
 		done += (size_t)put;
 		if (put > 0) continue;

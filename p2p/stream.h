@@ -14,6 +14,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/err.h"
 #include "base/own.h"
@@ -64,6 +65,17 @@ CAIRN_CHECKED enum cairn_code cairn_stream_write(struct cairn_stream *stream, co
 						 struct cairn_err *err);
 CAIRN_CHECKED enum cairn_code cairn_stream_flush(struct cairn_stream *stream, int64_t end_ns,
 						 int64_t each_ns, struct cairn_err *err);
+
+/* For who waits for more than this connection, and so polls by himself: fd, and stop_fd, which is
+ * not read. None of these waits. Returns how many bytes went; 0: none now, *ret_events is what to
+ * poll fd for; -1: the connection is over (err: why). */
+ssize_t cairn_stream_try_read(struct cairn_stream *stream, void *buf, size_t n, short *ret_events,
+			      struct cairn_err *err);
+/* They may wait in the buffer: until cairn_stream_try_flush says that it is empty. */
+ssize_t cairn_stream_try_write(struct cairn_stream *stream, const void *data, size_t n,
+			       short *ret_events, struct cairn_err *err);
+/* 1: nothing waits. */
+int cairn_stream_try_flush(struct cairn_stream *stream, short *ret_events, struct cairn_err *err);
 
 /* Is there something to read, the end or an error included? Waits for it; *ret_woken: wake_fd (-1:
  * none) was readable first. Gives the buffers back. Interrupted: true. */

@@ -338,7 +338,9 @@ static enum cairn_code begin_to_listen(struct cairn_swarm *swarm,
 		.own = &swarm->hello,
 		.serve = serve,
 		.arg = swarm,
+		.callers = opts->callers,
 	};
+	if (opts->callers.open != NULL && swarm->tls != NULL) cairn_tls_files_offer_h2(swarm->tls);
 	rc = cairn_listener_new(&listener, &swarm->listener, err);
 	if (rc != CAIRN_OK) return rc;
 	rc = cairn_swarm_name(opts, cairn_listener_port(swarm->listener), &swarm->hello, err);

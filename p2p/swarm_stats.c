@@ -4,6 +4,7 @@
 
 #include "p2p/fill.h"
 #include "p2p/serving.h"
+#include "p2p/tls.h"
 
 static void read_counters(struct cairn_swarm *swarm, struct cairn_swarm_stats *ret)
 {
@@ -40,6 +41,7 @@ void cairn_swarm_get_stats(struct cairn_swarm *swarm, struct cairn_swarm_stats *
 	pthread_mutex_lock(&swarm->mu);
 	ret->fills = swarm->n_fills;
 	pthread_mutex_unlock(&swarm->mu);
+	if (swarm->tls != NULL) ret->certificate_end_s = cairn_tls_files_end_s(swarm->tls);
 	ret->members = swarm->dir->ops->members(swarm->dir, NULL, 0);
 	pthread_mutex_lock(&swarm->announce_mu);
 	ret->announced = swarm->announced.n;

@@ -1,12 +1,16 @@
 #include "p2p/tls.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <time.h>
 
 /* AES-128 comes first: the cheapest where the CPU has instructions for AES. */
 #define CIPHERS "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
@@ -16,9 +20,16 @@
 static const unsigned char alpn[] = "\x0c"
 				    "cairn-peer/1";
 #define ALPN_LEN (sizeof(alpn) - 1)
+/* What a server chooses from, where HTTP/2 is offered. */
+static const unsigned char alpn_or_h2[] = "\x0c"
+					  "cairn-peer/1"
+					  "\x02"
+					  "h2";
+#define ALPN_OR_H2_LEN (sizeof(alpn_or_h2) - 1)
 
 struct cairn_tls_files {
 	char *ca, *cert, *key;
+	atomic_bool h2;
 	pthread_mutex_t mu;
 	SSL_CTX *ctx; /* guarded by mu; each connection has its own reference */
 };
@@ -168,14 +179,17 @@ static enum cairn_code check_own(SSL_CTX *ctx, const char *path, struct cairn_er
 static int choose_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len,
 		       const unsigned char *in, unsigned in_len, void *arg)
 {
-	(void)ssl, (void)arg;
+	(void)ssl;
+	const struct cairn_tls_files *files = arg; /* outlives its contexts' handshakes */
+	bool h2 = atomic_load(&files->h2);
 	unsigned char *chosen = NULL;
-	int rc = SSL_select_next_proto(&chosen, out_len, alpn, ALPN_LEN, in, in_len);
+	int rc = SSL_select_next_proto(&chosen, out_len, h2 ? alpn_or_h2 : alpn,
+				       h2 ? ALPN_OR_H2_LEN : ALPN_LEN, in, in_len);
 	*out = chosen;
 	return rc == OPENSSL_NPN_NEGOTIATED ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
-static SSL_CTX *new_context(void)
+static SSL_CTX *new_context(const struct cairn_tls_files *files)
 {
 	SSL_CTX *ctx = SSL_CTX_new(TLS_method());
 	if (ctx == NULL || SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION) != 1 ||
@@ -192,14 +206,14 @@ static SSL_CTX *new_context(void)
 	/* An intermediate CA may be the cluster's, without its root being trusted, too. */
 	(void)X509_STORE_set_flags(SSL_CTX_get_cert_store(ctx), X509_V_FLAG_PARTIAL_CHAIN);
 	SSL_CTX_set_max_cert_list(ctx, CHAIN_BYTES_MAX);
-	SSL_CTX_set_alpn_select_cb(ctx, choose_alpn, NULL);
+	SSL_CTX_set_alpn_select_cb(ctx, choose_alpn, (void *)(uintptr_t)files);
 	return ctx;
 }
 
 static enum cairn_code load(const struct cairn_tls_files *files, SSL_CTX **ret,
 			    struct cairn_err *err)
 {
-	SSL_CTX *ctx = new_context();
+	SSL_CTX *ctx = new_context(files);
 	enum cairn_code rc = use_ca(ctx, files->ca, err);
 	if (rc == CAIRN_OK) rc = use_certificate(ctx, files->cert, err);
 	if (rc == CAIRN_OK) rc = use_key(ctx, files->key, files->cert, err);
@@ -251,6 +265,15 @@ enum cairn_code cairn_tls_files_reload(struct cairn_tls_files *files, struct cai
 	return CAIRN_OK;
 }
 
+int64_t cairn_tls_files_end_s(struct cairn_tls_files *files)
+{
+	struct tm tm = {0};
+	pthread_mutex_lock(&files->mu);
+	int well = ASN1_TIME_to_tm(X509_get0_notAfter(SSL_CTX_get0_certificate(files->ctx)), &tm);
+	pthread_mutex_unlock(&files->mu);
+	return well == 1 ? timegm(&tm) : 0;
+}
+
 void cairn_tls_files_free(struct cairn_tls_files *files)
 {
 	if (files == NULL) return;
@@ -260,6 +283,11 @@ void cairn_tls_files_free(struct cairn_tls_files *files)
 	free(files->cert);
 	free(files->key);
 	free(files);
+}
+
+void cairn_tls_files_offer_h2(struct cairn_tls_files *files)
+{
+	atomic_store(&files->h2, true);
 }
 
 SSL *cairn_tls_new(struct cairn_tls_files *files, bool server)
@@ -281,12 +309,24 @@ SSL *cairn_tls_new(struct cairn_tls_files *files, bool server)
 
 /* ---- the other side ---- */
 
-enum cairn_code cairn_tls_check(SSL *ssl, struct cairn_err *err)
+/* Is this what ALPN came to? */
+static bool speaks(SSL *ssl, const char *protocol)
 {
 	const unsigned char *chosen;
 	unsigned n;
 	SSL_get0_alpn_selected(ssl, &chosen, &n);
-	if (n == ALPN_LEN - 1 && memcmp(chosen, alpn + 1, n) == 0) return CAIRN_OK;
+	return n == strlen(protocol) && memcmp(chosen, protocol, n) == 0;
+}
+
+bool cairn_tls_is_h2(SSL *ssl)
+{
+	/* As a server we choose it only where it is offered; as a client we never ask for it. */
+	return SSL_is_server(ssl) != 0 && speaks(ssl, "h2");
+}
+
+enum cairn_code cairn_tls_check(SSL *ssl, struct cairn_err *err)
+{
+	if (speaks(ssl, (const char *)alpn + 1) || cairn_tls_is_h2(ssl)) return CAIRN_OK;
 	return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
 			     "it does not speak cairn's peer protocol inside TLS");
 }
@@ -329,6 +369,69 @@ void cairn_tls_peer_name(SSL *ssl, char ret[static CAIRN_TLS_NAME_MAX])
 	const X509 *cert = SSL_get0_peer_certificate(ssl);
 	if (cert != NULL) certificate_name(cert, ret);
 }
+
+/* ---- all names ---- */
+
+/* The next one of the list, to be written; NULL: no more are looked at. */
+static char *next_name(struct cairn_tls_names *names)
+{
+	return names->n < CAIRN_TLS_NAMES_MAX ? names->name[names->n] : NULL;
+}
+
+static void add_text(struct cairn_tls_names *names, const ASN1_STRING *text)
+{
+	char *to = next_name(names);
+	if (to != NULL && keep_name(text, to)) names->n++;
+}
+
+static void add_address(struct cairn_tls_names *names, const ASN1_OCTET_STRING *address)
+{
+	char *to = next_name(names);
+	int n = ASN1_STRING_length(address);
+	if (to == NULL || (n != 4 && n != 16)) return;
+	if (inet_ntop(n == 4 ? AF_INET : AF_INET6, ASN1_STRING_get0_data(address), to,
+		      CAIRN_TLS_NAME_MAX) != NULL) {
+		names->n++;
+	}
+}
+
+static void add_alternative(struct cairn_tls_names *names, const GENERAL_NAME *name)
+{
+	switch (name->type) {
+	case GEN_DNS:
+	case GEN_URI:
+	case GEN_EMAIL:
+		add_text(names, name->d.ia5);
+		break;
+	case GEN_IPADD:
+		add_address(names, name->d.iPAddress);
+		break;
+	default:
+		break;
+	}
+}
+
+void cairn_tls_names_of(const X509 *cert, struct cairn_tls_names *ret)
+{
+	ret->n = 0;
+	const X509_NAME *subject = X509_get_subject_name(cert);
+	int at = X509_NAME_get_index_by_NID(subject, NID_commonName, -1);
+	if (at >= 0) add_text(ret, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)));
+	GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+	for (int i = 0; i < sk_GENERAL_NAME_num(names); i++) {
+		add_alternative(ret, sk_GENERAL_NAME_value(names, i));
+	}
+	GENERAL_NAMES_free(names);
+}
+
+void cairn_tls_peer_names(SSL *ssl, struct cairn_tls_names *ret)
+{
+	ret->n = 0;
+	const X509 *cert = SSL_get0_peer_certificate(ssl);
+	if (cert != NULL) cairn_tls_names_of(cert, ret);
+}
+
+/* ---- faults ---- */
 
 /* The other has ended the handshake with an alert. */
 static enum cairn_code alert_fault(int alert, struct cairn_err *err)

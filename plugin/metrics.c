@@ -306,6 +306,10 @@ static void put_swarm(FILE *out, struct cairn_swarm *swarm, const struct cairn_s
 	cairn_swarm_health(swarm, health);
 	number(out, "p2p_healthy", "gauge", "0: cairnctl status says what does not work.",
 	       health[0] == '\0');
+	if (st->certificate_end_s > 0) {
+		number(out, "p2p_certificate_end_timestamp_seconds", "gauge",
+		       "When this node's certificate ends.", (uint64_t)st->certificate_end_s);
+	}
 	number(out, "p2p_members", "gauge", "Nodes that live, this one included.", st->members);
 	number(out, "p2p_announced_blobs", "gauge", "Blobs that peers may have.", st->announced);
 	number(out, "p2p_fills", "gauge", "Blobs that come from peers, or are waited for.",

@@ -48,6 +48,13 @@ enum cairn_content_source {
 };
 const char *cairn_content_source_name(enum cairn_content_source source);
 
+/* A blob that its registry did not give: it is not asked again before that. */
+#define CAIRN_REPAIR_RESTS 32
+struct cairn_repair_rest {
+	struct cairn_digest digest;
+	int64_t until_ms; /* boot time; 0: free */
+};
+
 struct cairn_content_service {
 	struct cairn_cache *cache;
 	struct cairn_runtime *runtime; /* told when an image may come (expect_images); or NULL */
@@ -59,8 +66,9 @@ struct cairn_content_service {
 	/* Pulls wait for what cairn is getting itself, and for the swarm (plugin/content_wait.h).
 	 */
 	bool waits;
-	struct cairn_fills *fills; /* NULL: there are none */
-	struct cairn_swarm *swarm; /* NULL: there is none */
+	struct cairn_fills *fills;     /* NULL: there are none */
+	struct cairn_swarm *swarm;     /* NULL: there is none */
+	struct cairn_preheat *preheat; /* repairs what no peer has; NULL: nobody does */
 	/* cairn_content_service_set_limits */
 	_Atomic int64_t stall_ms;  /* not longer than so without a byte */
 	_Atomic uint64_t min_rate; /* bytes a second; slower is not waited for */
@@ -70,7 +78,9 @@ struct cairn_content_service {
 	_Atomic uint64_t pulled_bytes;		  /* written by containerd, of these */
 	_Atomic uint64_t repaired[2];		  /* plugin/repair.h: in vain; well */
 	pthread_mutex_t repair_mu;
-	struct cairn_repair *repairs; /* guarded by repair_mu: those that run */
+	/* guarded by repair_mu */
+	struct cairn_repair *repairs; /* those that run */
+	struct cairn_repair_rest rests[CAIRN_REPAIR_RESTS];
 };
 
 void cairn_content_service_add(struct cairn_rpc_server *server,

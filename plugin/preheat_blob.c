@@ -190,8 +190,13 @@ static enum cairn_code ask(struct got *g, const struct cairn_go_on *go_on, struc
 {
 	struct cairn_preheat_worker *w = g->w;
 	if (g->manifest) return ask_manifest(g, go_on, err);
-	return cairn_registry_get_blob(w->session, &w->job->images[g->image].ref, &g->digest,
-				       cairn_fill_offset(g->fill), g->size, go_on, sink, g, err);
+	enum cairn_code rc =
+		cairn_registry_get_blob(w->session, &w->job->images[g->image].ref, &g->digest,
+					cairn_fill_offset(g->fill), g->size, go_on, sink, g, err);
+	if (rc != CAIRN_NOT_FOUND || w->job->repair.alg == 0) return rc;
+	/* Nobody has looked what it is: a manifest, perhaps. */
+	if (g->size > CAIRN_MANIFEST_BYTES_MAX) return rc;
+	return ask_manifest(g, go_on, err);
 }
 
 static enum cairn_code download(struct got *g, struct cairn_err *err)
@@ -215,7 +220,7 @@ static enum cairn_code download(struct got *g, struct cairn_err *err)
 static void note_owners(struct got *g)
 {
 	const Cairn__V1__PreheatRequest *r = g->w->job->request;
-	if (!g->w->env->owners) return;
+	if (!g->w->env->owners || g->w->job->repair.alg != 0) return;
 	for (size_t i = 0; i < r->n_namespaces; i++) {
 		cairn_cache_add_owner(g->w->env->cache, &g->digest, r->namespaces[i]);
 	}

@@ -317,18 +317,41 @@ static enum cairn_code take_tree(struct plan *p, const struct node *node, struct
 	return rc;
 }
 
+/* One blob that is recorded here, and nothing else of the image. */
+static enum cairn_code plan_repair(struct plan *p, struct cairn_err *err)
+{
+	struct cairn_preheat_worker *w = p->w;
+	char text[CAIRN_DIGEST_STR];
+	struct cairn_blob_info info;
+	const struct cairn_digest *digest = &w->job->repair;
+	enum cairn_code rc = cairn_cache_info(w->env->cache, digest, &info, err);
+	if (rc) return cairn_err_wrap(err, "repair of what is not recorded here");
+	uint64_t size = info.size;
+	cairn_blob_info_fini(&info);
+	cairn_preheat_job_image(w->job, p->image, CAIRN__V1__JOB_STATE__RUNNING, &p->ref.digest,
+				NULL);
+	if (cairn_preheat_job_need(w->job, p->image, digest, size) != SIZE_MAX) return CAIRN_OK;
+	return cairn_err_set(err, CAIRN_INTERNAL, "no room for %s in its own job",
+			     cairn_digest_format(digest, text));
+}
+
+static enum cairn_code plan_whole(struct plan *p, struct node *root, struct cairn_err *err)
+{
+	enum cairn_code rc = resolve(p, &root->digest, &root->size, err);
+	if (rc) return rc;
+	cairn_preheat_job_image(p->w->job, p->image, CAIRN__V1__JOB_STATE__RUNNING, &root->digest,
+				NULL);
+	return take_tree(p, root, err);
+}
+
 void cairn_preheat_plan_image(struct cairn_preheat_worker *w, size_t image)
 {
 	struct plan p = {.w = w, .image = image, .ref = w->job->images[image].ref};
 	struct node root = {.manifest = true};
 	struct cairn_err err;
 	cairn_preheat_job_image(w->job, image, CAIRN__V1__JOB_STATE__RUNNING, NULL, NULL);
-	enum cairn_code rc = resolve(&p, &root.digest, &root.size, &err);
-	if (rc == CAIRN_OK) {
-		cairn_preheat_job_image(w->job, image, CAIRN__V1__JOB_STATE__RUNNING, &root.digest,
-					NULL);
-		rc = take_tree(&p, &root, &err);
-	}
+	enum cairn_code rc =
+		w->job->repair.alg != 0 ? plan_repair(&p, &err) : plan_whole(&p, &root, &err);
 	if (rc == CAIRN_OK) return;
 	cairn_preheat_job_image(w->job, image,
 				rc == CAIRN_CANCELLED ? CAIRN__V1__JOB_STATE__CANCELLED

@@ -121,6 +121,20 @@ static enum cairn_code check_login(const struct cairn_preheat_job *job, struct c
 	return CAIRN_OK;
 }
 
+static enum cairn_code parse_repair(struct cairn_preheat_job *job, struct cairn_err *err)
+{
+	const Cairn__V1__PreheatRequest *r = job->request;
+	if (r->repair[0] == '\0') return CAIRN_OK;
+	if (job->n_images != 1 || job->images[0].ref.digest.alg == 0 || r->register_ ||
+	    r->keep_for_seconds > 0) {
+		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
+				     "repair is for one reference that has a digest, without "
+				     "register and keep_for_seconds");
+	}
+	enum cairn_code rc = cairn_digest_parse(r->repair, strlen(r->repair), &job->repair, err);
+	return rc ? cairn_err_wrap(err, "repair") : CAIRN_OK;
+}
+
 /* A deep copy, by way of the wire. */
 static Cairn__V1__PreheatRequest *copy_request(const Cairn__V1__PreheatRequest *request)
 {
@@ -161,6 +175,7 @@ enum cairn_code cairn_preheat_job_new(const Cairn__V1__PreheatRequest *request,
 	rc = parse_platforms(job, node, err);
 	if (rc == CAIRN_OK) rc = parse_references(job, err);
 	if (rc == CAIRN_OK) rc = check_login(job, err);
+	if (rc == CAIRN_OK) rc = parse_repair(job, err);
 	if (rc) {
 		cairn_preheat_job_unref(job);
 		return rc;

@@ -49,7 +49,8 @@ struct cairn_preheat_job {
 	struct cairn_platform *platforms;   /* asked for */
 	size_t n_platforms;
 	bool all_platforms;
-	int64_t created_ns; /* real time */
+	struct cairn_digest repair; /* alg 0: whole images; else only this blob of the only one */
+	int64_t created_ns;	    /* real time */
 
 	pthread_mutex_t mu;
 	pthread_cond_t changed;

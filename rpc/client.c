@@ -13,7 +13,8 @@
 
 #define BACKOFF_FIRST_MS 200
 #define BACKOFF_MAX_MS 3000
-#define CONNECT_MS 10000 /* for one attempt, up to the other side's SETTINGS */
+#define CONNECT_MS 10000     /* for one attempt, up to the other side's SETTINGS */
+#define PINGS_WITHOUT_DATA 2 /* gRPC's own default */
 #define HEADERS_MAX 16
 #define OPS_MAX 6
 
@@ -24,8 +25,11 @@ struct cairn_channel {
 
 /* ---- channels -------------------------------------------------------------------------------- */
 
-static grpc_channel *make_channel(const char *target, grpc_channel_credentials *creds)
+static grpc_channel *make_channel(const char *target, const struct cairn_tls *tls,
+				  grpc_channel_credentials *creds)
 {
+	const char *name = tls != NULL ? tls->server_name : NULL;
+	bool keepalive = tls != NULL && tls->keepalive_ms > 0;
 	grpc_arg args[] = {
 		{.type = GRPC_ARG_INTEGER,
 		 .key = GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH,
@@ -57,8 +61,20 @@ static grpc_channel *make_channel(const char *target, grpc_channel_credentials *
 		 .key = GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION,
 		 .value.integer = 1},
 		{.type = GRPC_ARG_INTEGER, .key = GRPC_ARG_ENABLE_RETRIES, .value.integer = 0},
+		{.type = GRPC_ARG_INTEGER, /* INT32_MAX: never */
+		 .key = GRPC_ARG_KEEPALIVE_TIME_MS,
+		 .value.integer = keepalive ? tls->keepalive_ms : INT32_MAX},
+		/* However long a call is quiet; but not of servers that we did not ask for it: they
+		 * count pings. */
+		{.type = GRPC_ARG_INTEGER,
+		 .key = GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA,
+		 .value.integer = keepalive ? 0 : PINGS_WITHOUT_DATA},
+		/* The last one: it is left out if there is no name. */
+		{.type = GRPC_ARG_STRING,
+		 .key = GRPC_SSL_TARGET_NAME_OVERRIDE_ARG,
+		 .value.string = (char *)(uintptr_t)name},
 	};
-	grpc_channel_args list = {CAIRN_LEN(args), args};
+	grpc_channel_args list = {CAIRN_LEN(args) - (name == NULL), args};
 	return grpc_channel_create(target, creds, &list);
 }
 
@@ -80,7 +96,7 @@ static void new_channel(void *arg)
 	} else {
 		creds = grpc_insecure_credentials_create();
 	}
-	p->channel = make_channel(p->target, creds);
+	p->channel = make_channel(p->target, p->tls, creds);
 	grpc_channel_credentials_release(creds);
 }
 

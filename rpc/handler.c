@@ -19,13 +19,41 @@
 
 /* ---- the end --------------------------------------------------------------------------------- */
 
+/* The path of a call, also of one that no method of ours is for, then cut. */
+#define PATH_MAX_SHOWN 128
+static const char *path_of(struct cairn_call *call)
+{
+	if (call->method != NULL) return call->method->m->path;
+	grpc_slice path = call->details.method;
+	size_t n = GRPC_SLICE_LENGTH(path);
+	if (n > PATH_MAX_SHOWN) n = PATH_MAX_SHOWN;
+	char *copy = cairn_call_alloc(call, n + 1); /* zeroed: terminated */
+	memcpy(copy, GRPC_SLICE_START_PTR(path), n);
+	return copy;
+}
+
+static void tell_end(struct cairn_call *call, enum cairn_code code)
+{
+	const struct cairn_rpc_watch *watch = &call->server->watch;
+	if (watch->ended == NULL) return;
+	const struct cairn_call_end end = {
+		.path = path_of(call),
+		.request = call->req,
+		.code = code,
+		.error = code == CAIRN_OK  ? ""
+			 : call->status_ok ? call->err.msg
+					   : "the client went away",
+		.duration_ms = (cairn_monotonic_ns() - call->start_ns) / 1000000,
+	};
+	watch->ended(watch->arg, &end);
+}
+
 static void call_over(struct cairn_call *call)
 {
 	struct cairn_rpc_server *server = call->server;
-	if (call->method != NULL) {
-		enum cairn_code code = call->status_ok ? call->rc : CAIRN_CANCELLED;
-		cairn_method_end(call->method, call, code);
-	}
+	enum cairn_code code = call->status_ok ? call->rc : CAIRN_CANCELLED;
+	tell_end(call, code);
+	if (call->method != NULL) cairn_method_end(call->method, call, code);
 	grpc_metadata_array_destroy(&call->metadata);
 	grpc_call_details_destroy(&call->details);
 	pthread_mutex_lock(&call->mu);
@@ -125,6 +153,8 @@ static void finish(struct cairn_call *call)
 
 static void fail(struct cairn_call *call, enum cairn_code rc)
 {
+	/* Who is refused before his request is decoded leaves it behind. */
+	if (call->in != NULL) grpc_byte_buffer_destroy(cairn_steal(&call->in));
 	call->rc = rc;
 	finish(call);
 }
@@ -186,15 +216,18 @@ static enum cairn_code decode(struct cairn_call *call)
 
 static enum cairn_code unknown_method(struct cairn_call *call)
 {
-	grpc_slice path = call->details.method;
-	int n = GRPC_SLICE_LENGTH(path) > 128 ? 128 : (int)GRPC_SLICE_LENGTH(path);
-	return cairn_err_set(&call->err, CAIRN_UNIMPLEMENTED, "this server has no method %.*s", n,
-			     (const char *)GRPC_SLICE_START_PTR(path));
+	return cairn_err_set(&call->err, CAIRN_UNIMPLEMENTED, "this server has no method %s",
+			     path_of(call));
 }
 
 /* What can be refused before the handler runs; else its request is decoded. */
 static enum cairn_code admit(struct cairn_call *call, size_t active)
 {
+	const struct cairn_rpc_watch *watch = &call->server->watch;
+	if (watch->admit != NULL) {
+		enum cairn_code rc = watch->admit(watch->arg, path_of(call), &call->err);
+		if (rc) return rc;
+	}
 	if (call->method == NULL) return unknown_method(call);
 	if (active > CAIRN_RPC_HANDLERS_MAX) {
 		call->recv_ended = true; /* a bidi call's first message is not waited for */

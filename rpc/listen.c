@@ -141,6 +141,13 @@ static bool accept_one(struct cairn_rpc_server *server, const struct cairn_unix_
 	return true;
 }
 
+void cairn_rpc_server_adopt(struct cairn_rpc_server *server, int fd)
+{
+	assert(server->started && !cairn_server_draining(server));
+	(void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+	grpc_server_add_channel_from_fd(server->server, fd, server->plain);
+}
+
 static void *accept_loop(void *arg)
 {
 	struct cairn_rpc_server *server = arg;

@@ -168,10 +168,24 @@ struct cairn_tls {
 	const char *ca;	  /* NULL: system roots (channel), no client certificate asked (listener) */
 	const char *cert; /* NULL: none (channels only) */
 	const char *key;
+	/* channels only */
+	const char
+		*server_name; /* that the other's certificate must have; NULL: the target's host */
+	int keepalive_ms; /* ask so often whether the other still lives, while a call runs; 0: never
+			   */
 };
 
 CAIRN_CHECKED enum cairn_code
 cairn_rpc_server_new(struct cairn_rpc *rpc, struct cairn_rpc_server **ret, struct cairn_err *err);
+
+/* A server for one connection (cairn_rpc_server_adopt), of somebody who is not to cost much: of few
+ * calls at once and small requests. What is to be known of the caller is known of such a server,
+ * and so of each of its calls, whatever else happens in the process. */
+#define CAIRN_RPC_SMALL_STREAMS_MAX 16
+#define CAIRN_RPC_SMALL_MESSAGE_MAX (1u << 20)
+CAIRN_CHECKED enum cairn_code cairn_rpc_server_new_small(struct cairn_rpc *rpc,
+							 struct cairn_rpc_server **ret,
+							 struct cairn_err *err);
 
 /* Before start. The table and service must outlive the server. */
 void cairn_rpc_server_add(struct cairn_rpc_server *server, const struct cairn_method *methods,
@@ -194,6 +208,33 @@ CAIRN_CHECKED enum cairn_code cairn_rpc_server_listen_tcp(struct cairn_rpc_serve
 void cairn_rpc_server_on_connect(struct cairn_rpc_server *server, void (*fn)(void *arg, pid_t pid),
 				 void *arg);
 
+/* How a call has ended. All of it is borrowed for the time of cairn_rpc_watch.ended. */
+struct cairn_call_end {
+	const char *path; /* of a method that is not served, too, then cut to 128 bytes */
+	const ProtobufCMessage *request; /* NULL: none was decoded (refused, malformed, bidi) */
+	enum cairn_code code;
+	const char *error; /* "" if code is OK */
+	int64_t duration_ms;
+};
+
+/* Who looks at each call of a server; both on any thread, neither may block. */
+struct cairn_rpc_watch {
+	/* May it be? Asked before anything of it is decoded or run, also of methods that are not
+	 * served. An error is the call's status. NULL: all may. */
+	enum cairn_code (*admit)(void *arg, const char *path, struct cairn_err *err);
+	/* Once for each call that was asked about, when nothing of it runs any more. NULL: nobody
+	 * wants to know. */
+	void (*ended)(void *arg, const struct cairn_call_end *end);
+	void *arg; /* outlives the server's drain */
+};
+
+/* Before start. */
+void cairn_rpc_server_watch(struct cairn_rpc_server *server, const struct cairn_rpc_watch *watch);
+
+/* After start, before drain. Serve whoever is at the other end of a connected stream socket. Owns
+ * fd. */
+void cairn_rpc_server_adopt(struct cairn_rpc_server *server, int fd);
+
 /* Begin to serve. Unix sockets accept from here on. */
 CAIRN_CHECKED enum cairn_code cairn_rpc_server_start(struct cairn_rpc_server *server,
 						     struct cairn_err *err);
@@ -202,6 +243,10 @@ CAIRN_CHECKED enum cairn_code cairn_rpc_server_start(struct cairn_rpc_server *se
  * cancel what is left after timeout_ms. Returns when every handler has returned: the number of
  * calls that had to be cancelled. Threads: not from a handler. */
 size_t cairn_rpc_server_drain(struct cairn_rpc_server *server, int64_t timeout_ms);
+
+/* As drain without any time, of a server whose one caller is gone: waits end with CAIRN_WAKE_GONE,
+ * for it is not we who go. */
+void cairn_rpc_server_hang_up(struct cairn_rpc_server *server);
 
 /* After drain, or without start. NULL is fine. */
 void cairn_rpc_server_free(struct cairn_rpc_server *server);

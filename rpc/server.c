@@ -16,18 +16,18 @@
 #define GOODBYE_MS 200 /* for clients to answer the polite end of a connection without calls */
 #define DRAIN_SAY_MS 5000 /* how often a drain says that it waits for handlers */
 
-static grpc_server *make_server(void)
+static grpc_server *make_server(int message_max, int streams_max)
 {
 	grpc_arg args[] = {
 		{.type = GRPC_ARG_INTEGER,
 		 .key = GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH,
-		 .value.integer = CAIRN_RPC_MESSAGE_MAX},
+		 .value.integer = message_max},
 		{.type = GRPC_ARG_INTEGER,
 		 .key = GRPC_ARG_MAX_SEND_MESSAGE_LENGTH,
 		 .value.integer = -1},
 		{.type = GRPC_ARG_INTEGER,
 		 .key = GRPC_ARG_MAX_CONCURRENT_STREAMS,
-		 .value.integer = CAIRN_RPC_STREAMS_MAX},
+		 .value.integer = streams_max},
 		/* Go clients ping to measure bandwidth, keepalives are their business: no strikes.
 		 */
 		{.type = GRPC_ARG_INTEGER,
@@ -57,8 +57,8 @@ static grpc_server *make_server(void)
 	return grpc_server_create(&list, NULL);
 }
 
-enum cairn_code cairn_rpc_server_new(struct cairn_rpc *rpc, struct cairn_rpc_server **ret,
-				     struct cairn_err *err)
+static enum cairn_code new_server(struct cairn_rpc *rpc, int message_max, int streams_max,
+				  struct cairn_rpc_server **ret, struct cairn_err *err)
 {
 	struct cairn_rpc_server *server = calloc(1, sizeof(*server));
 	if (server == NULL) abort();
@@ -75,11 +75,33 @@ enum cairn_code cairn_rpc_server_new(struct cairn_rpc *rpc, struct cairn_rpc_ser
 	pthread_cond_init(&server->changed, &attr);
 	pthread_condattr_destroy(&attr);
 	LIST_INIT(&server->waiting);
-	server->server = make_server();
+	server->server = make_server(message_max, streams_max);
 	server->plain = grpc_insecure_server_credentials_create();
 	grpc_server_register_completion_queue(server->server, rpc->cq, NULL);
+	server->requests = REQUESTS;
 	*ret = server;
 	return CAIRN_OK;
+}
+
+enum cairn_code cairn_rpc_server_new(struct cairn_rpc *rpc, struct cairn_rpc_server **ret,
+				     struct cairn_err *err)
+{
+	return new_server(rpc, CAIRN_RPC_MESSAGE_MAX, CAIRN_RPC_STREAMS_MAX, ret, err);
+}
+
+enum cairn_code cairn_rpc_server_new_small(struct cairn_rpc *rpc, struct cairn_rpc_server **ret,
+					   struct cairn_err *err)
+{
+	enum cairn_code rc =
+		new_server(rpc, CAIRN_RPC_SMALL_MESSAGE_MAX, CAIRN_RPC_SMALL_STREAMS_MAX, ret, err);
+	if (rc == CAIRN_OK) (*ret)->requests = 1;
+	return rc;
+}
+
+void cairn_rpc_server_watch(struct cairn_rpc_server *server, const struct cairn_rpc_watch *watch)
+{
+	assert(!server->started);
+	server->watch = *watch;
 }
 
 void cairn_rpc_server_add(struct cairn_rpc_server *server, const struct cairn_method *methods,
@@ -136,7 +158,7 @@ enum cairn_code cairn_rpc_server_start(struct cairn_rpc_server *server, struct c
 	}
 	grpc_server_start(server->server);
 	server->started = true;
-	for (size_t k = 0; k < REQUESTS; k++) {
+	for (size_t k = 0; k < server->requests; k++) {
 		cairn_server_request(server, NULL);
 		for (size_t i = 0; i < server->n_methods; i++) {
 			cairn_server_request(server, &server->methods[i]);
@@ -202,7 +224,8 @@ static void begin_drain(struct cairn_rpc_server *server)
 	pthread_mutex_lock(&server->mu);
 	atomic_store(&server->draining, true);
 	struct cairn_call *call;
-	LIST_FOREACH(call, &server->waiting, waiters) cairn_call_wake(call, CAIRN_ON_DRAIN, false);
+	unsigned event = cairn_server_drain_event(server);
+	LIST_FOREACH(call, &server->waiting, waiters) cairn_call_wake(call, event, false);
 	pthread_mutex_unlock(&server->mu);
 	cairn_tag_arm(&server->shutdown, shut_down);
 	grpc_server_shutdown_and_notify(server->server, server->rpc->cq, &server->shutdown);
@@ -240,6 +263,12 @@ size_t cairn_rpc_server_drain(struct cairn_rpc_server *server, int64_t timeout_m
 	}
 	pthread_mutex_unlock(&server->mu);
 	return cancelled;
+}
+
+void cairn_rpc_server_hang_up(struct cairn_rpc_server *server)
+{
+	atomic_store(&server->hung_up, true);
+	(void)cairn_rpc_server_drain(server, 0);
 }
 
 void cairn_rpc_server_free(struct cairn_rpc_server *server)

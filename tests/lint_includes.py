@@ -35,7 +35,7 @@ SOLE_USERS = [
     (re.compile(r"^grpc/"), ["rpc/"]),
     (re.compile(r"^sqlite3\.h$"), ["cache/"]),
     (re.compile(r"^yaml\.h$"), ["config/"]),
-    (re.compile(r"^openssl/"), ["base/", "p2p/", "cmd/cairnctl_certs"]),
+    (re.compile(r"^openssl/"), ["base/", "p2p/", "cmd/cairnctl_certs", "cmd/cairnctl_remote"]),
     (re.compile(r"^pcre2\.h$"), ["plugin/"]),
     (re.compile(r"^microhttpd\.h$"), ["plugin/"]),
     (re.compile(r"^jansson\.h$"), ["cmd/cairnctl", "oci/"]),

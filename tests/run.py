@@ -111,7 +111,8 @@ def lint():
     c_files = sources("*.c", "*.h")
     check("lint: clang-format", ["clang-format-14", "--dry-run", "-Werror", *c_files])
     check("lint: includes", ["tests/lint_includes.py"])
-    shell = [p for p in sources("tools/*", ".ci/*", "tests/*.sh", "tests/*/run", "deploy/*.bash", "deploy/debian/*") if is_shell(p)]
+    shell = [p for p in sources("tools/*", ".ci/*", "tests/*.sh", "tests/*/run", "tests/e2e/harness/*", "deploy/*")
+             if is_shell(p)]
     check("lint: shellcheck", ["shellcheck", "-x", *shell])
     texts = sources("*.c", "*.h", "*.md", "*.py", "*.proto", "*.yaml", "*.txt", "*.go", "*.[1-9]", "tools/*")
     check("lint: codespell", ["codespell", "-L", "nd,te,atleast,intervall", *texts])

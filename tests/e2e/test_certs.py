@@ -142,11 +142,26 @@ class Files(E2E):
         top = pathlib.Path(__file__).resolve().parents[2]
         text = (top / "docs/certificates.md").read_text()
         commands = [line.strip() for line in text.splitlines() if line.startswith(("    cairnctl ", "    openssl "))]
-        self.assertEqual(len(commands), 6)
+        self.assertEqual(len(commands), 7)
         for command in commands:
             subprocess.run(["sh", "-ec", command], cwd=self.folder, check=True, timeout=60, stdout=subprocess.DEVNULL,
                            env={**os.environ, "PATH": f"{os.environ['CAIRN_BUILD']}:{os.environ['PATH']}"})
-        self.assertEqual(set(self.files()), {"ca.pem", "ca.key", "node1.pem", "node1.key", "node2.pem", "node2.key"})
+        self.assertEqual(set(self.files()), {f"{name}.{end}" for name in ("ca", "node1", "node2", "alice")
+                                             for end in ("pem", "key")})
+
+    def test_admin(self):
+        """For clients only, under one name."""
+        self.cairnctl.ok("certs", "init", "--dir", self.dir)
+        self.cairnctl.ok("certs", "issue", "--dir", self.dir, "--name", "alice", "--admin")
+        for purpose, status in (("sslclient", 0), ("sslserver", 2)):
+            openssl("verify", "-x509_strict", "-CAfile", self.dir / "ca.pem", "-purpose", purpose,
+                    self.dir / "alice.pem", status=status)
+        text = openssl("x509", "-in", self.dir / "alice.pem", "-noout", "-subject", "-ext", "subjectAltName")
+        self.assertIn("CN = alice\n", text)
+        self.assertIn("DNS:alice\n", text)
+        issue = ("issue", "--dir", self.dir, "--name", "bob", "--admin")
+        self.fails(2, "--dns and --ip are for nodes", *issue, "--ip", "10.0.0.1")
+        self.fails(2, "takes --dir, --name and --days alone", "init", "--dir", self.folder / "x", "--admin")
 
     def test_a_disk_that_is_full(self):
         """Whole or not at all; a key without its certificate goes again."""

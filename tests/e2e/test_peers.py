@@ -121,10 +121,7 @@ class Peers(E2E):
         layer = image(SMALL)["layers"][0]
         layer = layer if isinstance(layer, str) else layer["digest"]
         self.b.cairnd.stop()
-        path = self.b.cairnd.blob_path(layer)
-        whole = path.read_bytes()
-        path.chmod(0o644)
-        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        whole = self.b.cairnd.damage(layer)
         self.b.cairnd.start()
         wait_for("the nodes to see each other", lambda: self.b.status()["members"] == 2)
         self.registry.requests()

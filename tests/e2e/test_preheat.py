@@ -748,6 +748,11 @@ class Jobs(PreheatCase):
         self.refused(bad, "namespace", "1 to", namespaces=[""])
         self.refused(bad, "namespace", "1 to", namespaces=["n" * 300])
         self.refused(bad, "65 namespaces", "64", namespaces=["n"] * 65)
+        digest = "sha256:" + "0" * 64
+        for request in ({"references": [good]}, {"references": [f"{good}@{digest}"] * 2},
+                        {"references": [f"{good}@{digest}"], "keep_for_seconds": 1}):
+            self.refused(bad, "repair is for one reference that has a digest", repair=digest, **request)
+        self.refused(bad, "repair", references=[f"{good}@{digest}"], repair="sha256:0")
         self.refused(bad, "login", login=cairn_pb2.Login(username="u" * 5000, password="hunter2"))
         self.assertEqual(self.tool.json("jobs"), [])
         say("by the tool")

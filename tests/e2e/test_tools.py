@@ -47,8 +47,7 @@ class Documents(unittest.TestCase):
 
     def test_documents_name_only_verbs_that_exist(self):
         for name in ("README.md", "docs/operations.md", "docs/preheat.md", "docs/swarm.md", "docs/certificates.md",
-                     "docs/man/cairnd.8",
-                     "docs/man/cairnctl.1", "docs/man/cairn.yaml.5"):
+                     "docs/switch-over.md", "docs/man/cairnd.8", "docs/man/cairnctl.1", "docs/man/cairn.yaml.5"):
             text = (TOP / name).read_text()
             for verb in re.findall(r"(?:sudo |`|Dq )cairnctl (?:--json )?([a-z][a-z-]+)", text):
                 self.assertIn(verb, VERBS, name)
@@ -72,7 +71,8 @@ class Completion(unittest.TestCase):
     def test_every_verb_and_option(self):
         self.assertEqual(self.complete(""), set(VERBS))
         self.assertEqual(self.complete("--json", "--socket", "gc", "ver"), {"versions", "verify"})
-        self.assertEqual(self.complete("-"), {"--socket", "--json", "--help", "--version"})
+        self.assertEqual(self.complete("-"), {"--socket", "--json", "--help", "--version", "--address", "--tls-cert",
+                                               "--tls-key", "--tls-ca", "--tls-server-name"})
         offered = {verb: self.complete(verb, "-") for verb in VERBS}
         for verb, options in offered.items():
             with self.subTest(verb=verb):

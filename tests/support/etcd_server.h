@@ -139,8 +139,9 @@ static inline void etcd_start(struct etcd_server *s, struct cairn_rpc *rpc, cons
 	} else {
 		char *ca = etcd_slurp(tls, "ca.crt"), *cert = etcd_slurp(tls, "client.crt"),
 		     *key = etcd_slurp(tls, "client.key");
-		OK(cairn_channel_new(rpc, target, &(struct cairn_tls){ca, cert, key}, &s->admin,
-				     &err));
+		OK(cairn_channel_new(rpc, target,
+				     &(struct cairn_tls){.ca = ca, .cert = cert, .key = key},
+				     &s->admin, &err));
 		free(ca);
 		free(cert);
 		free(key);

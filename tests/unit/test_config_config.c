@@ -129,7 +129,7 @@ static void parse__names_what_has_no_effect_yet(void **state)
 	struct cairn_config c;
 	struct cairn_err err;
 	assert_int_equal(parse(everything, &c, &err), CAIRN_OK);
-	static const char *const idle[] = {"p2p.admins", "node.labels"};
+	static const char *const idle[] = {"node.labels"};
 	static const char *const live[] = {"gc.interval",
 					   "gc.keep_storage",
 					   "gc.high_watermark",
@@ -145,6 +145,7 @@ static void parse__names_what_has_no_effect_yet(void **state)
 					   "p2p.share.allow",
 					   "p2p.tls.ca",
 					   "p2p.peers",
+					   "p2p.admins",
 					   "p2p.etcd.endpoints",
 					   "node.name"};
 	for (size_t i = 0; i < CAIRN_LEN(idle); i++) assert_true(without_effect(&c, idle[i]));
@@ -224,6 +225,10 @@ static void parse__refuses_and_names_place_key_and_allowed(void **state)
 		{"version: 2\n", {"version", "allowed: 1"}},
 		{"p2p: {admins: a}\n", {"p2p.admins", "list"}},
 		{"p2p: {admins: [{a: b}]}\n", {"p2p.admins"}},
+		{"p2p: {admins: [a]}\n", {"p2p.tls is not set", "p2p.admins"}},
+		{"p2p: {admins: [a, \"\"]}\n", {"p2p.admins", "empty"}},
+		{"p2p: {admins: [\"a\\nb\"]}\n", {"entry 1 of p2p.admins"}},
+		{"p2p: {admins: [\" a\"]}\n", {"entry 1 of p2p.admins"}},
 		{"node: {labels: [a]}\n", {"node.labels"}},
 		{"p2p: {min_rate: 20000000TiB}\n", {"p2p.min_rate"}},
 		{"registries: {hosts: [{plain_http: true}]}\n", {"registries.hosts", "host"}},

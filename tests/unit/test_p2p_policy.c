@@ -79,11 +79,24 @@ static void open__fewer_for_each_of_many(void **state)
 	}
 }
 
+static void double__one_fast_source_alone(void **state)
+{
+	(void)state;
+	const uint64_t mib = UINT64_C(1) << 20;
+	assert_true(cairn_policy_double(1, 16 * mib, 163, 32 * mib));
+	assert_false(cairn_policy_double(2, 16 * mib, 163, 32 * mib));
+	assert_false(cairn_policy_double(1, 16 * mib, 164, 32 * mib)); /* a slow link */
+	assert_false(cairn_policy_double(1, 16 * mib - 1, 1, 32 * mib));
+	assert_false(cairn_policy_double(1, 16 * mib, 163, 32 * mib - 1));
+	assert_false(cairn_policy_double(1, 16 * mib, 0, 32 * mib));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(ask__backs_off_and_spreads),
 		cmocka_unit_test(open__fewer_for_each_of_many),
+		cmocka_unit_test(double__one_fast_source_alone),
 		cmocka_unit_test(ask__only_for_what_is_lacking),
 		cmocka_unit_test(take__only_when_nothing_moves),
 		cmocka_unit_test(others__each_once_and_all_alike),

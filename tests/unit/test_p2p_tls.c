@@ -409,6 +409,61 @@ static void names__are_the_first_dns_name_else_the_common_name(void **state)
 	cairn_tls_files_free(plain);
 }
 
+static void all_names__are_whole_and_harmless_or_none(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *name;
+		int type;
+	} alts[] = {{"fine.example", GEN_DNS},	{"two\nlines", GEN_DNS},   {"", GEN_DNS},
+		    {"a@b.example", GEN_EMAIL}, {"spiffe://c/a", GEN_URI}, {"1.2.3.4", GEN_DNS}};
+	static const unsigned char addresses[][17] = {"\x0a\0\0\1", "\x0a\0\0"};
+	static const int sizes[] = {4, 3}; /* the last is none */
+	static struct cairn_tls_names names;
+	char longest[CAIRN_TLS_NAME_MAX + 1];
+	memset(longest, 'x', sizeof(longest) - 1);
+	longest[sizeof(longest) - 1] = '\0'; /* a byte too many */
+	X509 *cert = X509_new();
+	GENERAL_NAMES *list = sk_GENERAL_NAME_new_null();
+	assert_int_equal(X509_NAME_add_entry_by_NID(X509_get_subject_name(cert), NID_commonName,
+						    MBSTRING_UTF8,
+						    (const unsigned char *)"the name", -1, -1, 0),
+			 1);
+	for (size_t i = 0; i <= CAIRN_LEN(alts); i++) {
+		GENERAL_NAME *name = GENERAL_NAME_new();
+		ASN1_IA5STRING *text = ASN1_IA5STRING_new();
+		const char *is = i < CAIRN_LEN(alts) ? alts[i].name : longest;
+		assert_int_equal(ASN1_STRING_set(text, is, -1), 1);
+		GENERAL_NAME_set0_value(name, i < CAIRN_LEN(alts) ? alts[i].type : GEN_DNS, text);
+		assert_true(sk_GENERAL_NAME_push(list, name) > 0);
+	}
+	for (size_t i = 0; i < CAIRN_LEN(sizes); i++) {
+		GENERAL_NAME *name = GENERAL_NAME_new();
+		ASN1_OCTET_STRING *address = ASN1_OCTET_STRING_new();
+		assert_int_equal(ASN1_OCTET_STRING_set(address, addresses[i], sizes[i]), 1);
+		GENERAL_NAME_set0_value(name, GEN_IPADD, address);
+		assert_true(sk_GENERAL_NAME_push(list, name) > 0);
+	}
+	assert_int_equal(X509_add1_ext_i2d(cert, NID_subject_alt_name, list, 0, 0), 1);
+	cairn_tls_names_of(cert, &names);
+	static const char *const want[] = {"the name",	   "fine.example", "a@b.example",
+					   "spiffe://c/a", "1.2.3.4",	   "10.0.0.1"};
+	assert_int_equal(names.n, CAIRN_LEN(want));
+	for (size_t i = 0; i < CAIRN_LEN(want); i++) {
+		assert_string_equal(names.name[i], want[i]);
+	}
+	for (int i = 0; i < 2 * CAIRN_TLS_NAMES_MAX; i++) {
+		assert_true(sk_GENERAL_NAME_push(
+				    list, GENERAL_NAME_dup(sk_GENERAL_NAME_value(list, 0))) > 0);
+	}
+	assert_int_equal(X509_add1_ext_i2d(cert, NID_subject_alt_name, list, 0, X509V3_ADD_REPLACE),
+			 1);
+	cairn_tls_names_of(cert, &names);
+	assert_int_equal(names.n, CAIRN_TLS_NAMES_MAX);
+	GENERAL_NAMES_free(list);
+	X509_free(cert);
+}
+
 /* ---- reload ---- */
 
 static void exchange_bytes(struct cairn_conn *from, struct cairn_conn *to)
@@ -452,6 +507,26 @@ static void reload__is_for_new_connections_and_all_or_nothing(void **state)
 		cairn_conn_free(client[i]);
 		cairn_conn_free(server[i]);
 	}
+}
+
+static void end__is_that_of_the_certificate_in_use(void **state)
+{
+	struct fixture *f = *state;
+	struct cairn_err err;
+	certs_make(&f->certs, &(struct cert_spec){.name = "short", .from_s = -60, .until_s = 600});
+	copy_file(&f->certs, "node.crt", "live.crt");
+	copy_file(&f->certs, "node.key", "live.key");
+	struct cairn_tls_files *live = peers_tls(&f->certs, "live");
+	int64_t now = time(NULL), end = cairn_tls_files_end_s(live);
+	assert_in_range(end, now + 3500, now + 3600); /* an hour, less what it took to come here */
+
+	copy_file(&f->certs, "short.crt", "live.crt");
+	copy_file(&f->certs, "short.key", "live.key");
+	assert_int_equal(cairn_tls_files_end_s(live), end);
+	OK(cairn_tls_files_reload(live, &err));
+	end = cairn_tls_files_end_s(live);
+	assert_in_range(end, now + 600, now + 700);
+	cairn_tls_files_free(live);
 }
 
 static void *reload_often(void *arg)
@@ -670,7 +745,9 @@ int main(void)
 		TEST(strangers__are_not_believed),
 		TEST(who_is_refused__knows_that_it_is_for_his_certificate),
 		TEST(names__are_the_first_dns_name_else_the_common_name),
+		TEST(all_names__are_whole_and_harmless_or_none),
 		TEST(reload__is_for_new_connections_and_all_or_nothing),
+		TEST(end__is_that_of_the_certificate_in_use),
 		TEST(reload__while_others_connect),
 		cmocka_unit_test(hello__is_checked_and_the_refusal_said),
 		cmocka_unit_test(dial__tells_what_the_other_said),

@@ -123,10 +123,14 @@ static void mutual_tls__demands_a_certificate_of_the_ca(void **state)
 {
 	struct tls_fixture *t = *state;
 	serve(t, &(struct cairn_tls){.ca = t->ca, .cert = t->cert, .key = t->key});
-	assert_int_equal(try(t, &(struct cairn_tls){t->ca, t->client_cert, t->client_key}),
-			 CAIRN_OK);
+	assert_int_equal(
+		try(t,
+		    &(struct cairn_tls){.ca = t->ca, .cert = t->client_cert, .key = t->client_key}),
+		CAIRN_OK);
 	assert_int_equal(try(t, &(struct cairn_tls){.ca = t->ca}), CAIRN_UNAVAILABLE);
-	assert_int_equal(try(t, &(struct cairn_tls){t->ca, t->stranger_cert, t->stranger_key}),
+	assert_int_equal(try(t, &(struct cairn_tls){.ca = t->ca,
+						    .cert = t->stranger_cert,
+						    .key = t->stranger_key}),
 			 CAIRN_UNAVAILABLE);
 	assert_int_equal(t->f->service.entered, 1);
 }

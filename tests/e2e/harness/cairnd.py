@@ -121,6 +121,14 @@ class Cairnd:
         if match:
             raise AssertionError("a sanitizer complains:\n" + text[match.start():][:6000])
 
+    def damage(self, digest):
+        """Another last bit in the file of that blob; returns the bytes that it had."""
+        path = self.blob_path(digest)
+        whole = path.read_bytes()
+        path.chmod(0o644)
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        return whole
+
     def blob_path(self, digest):
         algorithm, encoded = digest.split(":")
         return self.state / "blobs" / algorithm / encoded
