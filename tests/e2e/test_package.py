@@ -48,6 +48,10 @@ class Unit(unittest.TestCase):
         self.assertLessEqual(figure, EXPOSURE)
         self.assertIn(f"exposure level for cairnd.service: {figure}", (TOP / "docs/operations.md").read_text())
 
+    def test_calls_beyond_those_of_ordinary_services(self):
+        """cache/window.c asks what is in the page cache; @system-service has no such call (strace found no other)."""
+        self.assertRegex(self.unit.read_text(), r"(?m)^SystemCallFilter=.*\bmincore\b")
+
     def test_other_files(self):
         (self.unit.parent / "etc").mkdir()
         for name in ("passwd", "group"):
