@@ -14,9 +14,29 @@ static int64_t burst(uint64_t rate)
 void cairn_rate_init(struct cairn_rate *rate, uint64_t bytes_per_s, int64_t now_ns)
 {
 	pthread_mutex_init(&rate->mu, NULL);
-	rate->rate = bytes_per_s;
+	atomic_init(&rate->rate, bytes_per_s);
 	rate->level = burst(bytes_per_s);
 	rate->last_ns = now_ns;
+}
+
+/* The bucket is not filled by the change, nor does an old debt last longer than it would have. */
+void cairn_rate_set(struct cairn_rate *rate, uint64_t bytes_per_s, int64_t now_ns)
+{
+	pthread_mutex_lock(&rate->mu);
+	uint64_t old = atomic_load(&rate->rate);
+	int64_t most = burst(bytes_per_s);
+	if (old == bytes_per_s) {
+		pthread_mutex_unlock(&rate->mu);
+		return;
+	}
+	if (old == 0) rate->level = most;
+	if (old > bytes_per_s && rate->level < 0) {
+		rate->level = (int64_t)((double)rate->level / (double)old * (double)bytes_per_s);
+	}
+	if (rate->level > most) rate->level = most;
+	rate->last_ns = now_ns;
+	atomic_store(&rate->rate, bytes_per_s);
+	pthread_mutex_unlock(&rate->mu);
 }
 
 void cairn_rate_fini(struct cairn_rate *rate)
@@ -26,20 +46,20 @@ void cairn_rate_fini(struct cairn_rate *rate)
 
 int64_t cairn_rate_take(struct cairn_rate *rate, uint64_t n, int64_t now_ns)
 {
-	if (rate == NULL || rate->rate == 0 || n == 0) return 0;
+	if (rate == NULL || atomic_load(&rate->rate) == 0 || n == 0) return 0;
 	pthread_mutex_lock(&rate->mu);
-	int64_t wait_ns = 0, most = burst(rate->rate);
-	double came = now_ns > rate->last_ns
-			      ? (double)(now_ns - rate->last_ns) * (double)rate->rate / 1e9
-			      : 0;
+	uint64_t per_s = atomic_load(&rate->rate);
+	int64_t wait_ns = 0, most = burst(per_s);
+	double came =
+		now_ns > rate->last_ns ? (double)(now_ns - rate->last_ns) * (double)per_s / 1e9 : 0;
 	if (came >= 1) { /* a part of a byte is kept for the next time */
 		double level = (double)rate->level + came;
 		rate->level = level < (double)most ? (int64_t)level : most;
 		rate->last_ns = now_ns;
 	}
 	rate->level -= (int64_t)n;
-	if (rate->level < 0) {
-		wait_ns = (int64_t)((double)-rate->level * 1e9 / (double)rate->rate);
+	if (rate->level < 0 && per_s > 0) {
+		wait_ns = (int64_t)((double)-rate->level * 1e9 / (double)per_s);
 	}
 	pthread_mutex_unlock(&rate->mu);
 	return wait_ns;

@@ -20,6 +20,7 @@
 #include "cache/cache.h"
 #include "cmd/cairnd_audit.h"
 #include "cmd/cairnd_notify.h"
+#include "cmd/cairnd_reload.h"
 #include "cmd/cairnd_remote.h"
 #include "cmd/cairnd_swarm.h"
 #include "cmd/cairnd_trim.h"
@@ -64,7 +65,8 @@ static const char usage[] =
 	"  --help           print this and exit\n"
 	"\n"
 	"SIGTERM and SIGINT end it in good order within the configured `drain`; SIGHUP\n"
-	"opens the file of `gc.log` anew and reads the certificates of `p2p.tls` again.\n";
+	"reads FILE and the certificates of `p2p.tls` again and opens `gc.log` anew; the\n"
+	"log says which changes need a restart.\n";
 
 /* ---- configuration ----------------------------------------------------------------------------*/
 
@@ -176,18 +178,11 @@ static enum cairn_code start_runtime(struct daemon *d, struct cairn_err *err)
 		.rpc = d->rpc,
 		.cache = d->cache,
 		.address = d->config.containerd.address,
-		/* Each pass of garbage collection has it listed: so this is for when there is none.
-		 */
-		.interval_ms = 2 * d->config.gc.interval,
+		.interval_ms = cairnd_runtime_interval(&d->config),
 		.on_images = saw_images,
 		.on_images_arg = d,
 	};
 	return cairn_runtime_start(&opts, &d->runtime, err);
-}
-
-static struct cairn_gc_mark mark(const struct cairn_config_amount *amount)
-{
-	return (struct cairn_gc_mark){amount->is_percent, amount->value};
 }
 
 static enum cairn_code start_gc(struct daemon *d, struct cairn_err *err)
@@ -195,12 +190,7 @@ static enum cairn_code start_gc(struct daemon *d, struct cairn_err *err)
 	struct cairn_gc_opts opts = {
 		.cache = d->cache,
 		.runtime = d->runtime,
-		.rules = {.keep_ns = d->config.gc.keep_storage * CAIRN_NS_PER_MS,
-			  .marks = {.high = mark(&d->config.gc.high_watermark),
-				    .low = mark(&d->config.gc.low_watermark),
-				    .min_free = mark(&d->config.gc.min_free)},
-			  .keep_versions = d->config.gc.keep_versions,
-			  .keep_versions_ns = d->config.gc.keep_versions_for * CAIRN_NS_PER_MS},
+		.rules = cairnd_gc_rules(&d->config),
 		.interval_ms = d->config.gc.interval,
 		.log = d->config.gc.log,
 	};
@@ -405,15 +395,24 @@ static void log_ready(const struct daemon *d)
 }
 
 /* Until it is time to stop. */
-static void serve(struct daemon *d, const sigset_t *signals)
+static void serve(struct daemon *d, const char *config_path, const sigset_t *signals)
 {
+	const struct cairnd_reload reload = {
+		.path = config_path,
+		.config = &d->config,
+		.gc = d->gc,
+		.runtime = d->runtime,
+		.p2p = &d->p2p,
+		.content = &d->content,
+		.preheat = d->preheat,
+		.download = &d->download,
+	};
 	for (;;) {
 		int sig = 0;
 		if (sigwait(signals, &sig) != 0) continue;
 		cairn_log(CAIRN_LOG_INFO, "signal", CAIRN_STR("name", sigabbrev_np(sig)));
 		if (sig != SIGHUP) return;
-		cairn_gc_reopen_log(d->gc);
-		cairnd_swarm_reload(&d->p2p); /* nothing else is read again in this version */
+		cairnd_reload(&reload);
 	}
 }
 
@@ -439,7 +438,7 @@ static int run(const char *config_path)
 		log_ready(&d);
 		cairn_notify("READY=1");
 		cairn_trim_startup();
-		serve(&d, &signals);
+		serve(&d, config_path, &signals);
 		cairn_notify("STOPPING=1");
 	} else {
 		cairn_log(CAIRN_LOG_ERROR, "start_failed",

@@ -117,7 +117,11 @@ static void describe(const ProtobufCMessage *request, struct text *ret)
 /* What tools ask again and again, of the local socket: a line each would bury the others. */
 static bool is_poll(const char *method)
 {
-	return strcmp(method, "Status") == 0 || strcmp(method, "GetJob") == 0;
+	static const char *const polls[] = {"Status", "ListJobs", "GetJob", "ListPeers"};
+	for (size_t i = 0; i < CAIRN_LEN(polls); i++) {
+		if (strcmp(method, polls[i]) == 0) return true;
+	}
+	return false;
 }
 
 void cairnd_audit(const char *who, const char *from, const struct cairn_call_end *end)

@@ -6,7 +6,8 @@
 
 /* who: as whom the caller was known; from: the address it called from, NULL: the local socket.
  * Of calls on the local socket, those of the content service are none of an admin, and those that
- * tools repeat (Status, GetJob) are lines of level debug, unless they fail. Threads: any. */
+ * tools repeat (Status, ListJobs, GetJob, ListPeers) are lines of level debug, unless they fail.
+ * Threads: any. */
 void cairnd_audit(const char *who, const char *from, const struct cairn_call_end *end);
 
 /* For cairn_rpc_server_watch of the local socket's server. Its file's mode says who can have

@@ -173,13 +173,20 @@ static void *open_session(void *arg, int fd, const char *from, const char *const
 	return NULL;
 }
 
-/* With the lock held, and given up meanwhile. */
+/* With the lock held, and given up meanwhile. timeout_ms < 0: the caller is gone, and what he began
+ * and nobody waits for now ends as it does with any caller who goes; else it is cairnd that goes.
+ */
+#define CALLER_GONE (-1)
 static void drain_locked(struct cairnd_session *session, int64_t timeout_ms)
 {
 	struct cairnd_remote *remote = session->remote;
 	session->state = DRAINING;
 	pthread_mutex_unlock(&remote->mu);
-	(void)cairn_rpc_server_drain(session->server, timeout_ms);
+	if (timeout_ms >= 0) {
+		(void)cairn_rpc_server_drain(session->server, timeout_ms);
+	} else {
+		cairn_rpc_server_hang_up(session->server);
+	}
 	pthread_mutex_lock(&remote->mu);
 	session->state = DRAINED;
 	pthread_cond_broadcast(&remote->changed);
@@ -190,7 +197,7 @@ static void close_session(void *arg, void *opened)
 	struct cairnd_remote *remote = arg;
 	struct cairnd_session *session = opened;
 	pthread_mutex_lock(&remote->mu);
-	if (session->state == LIVE) drain_locked(session, 0);
+	if (session->state == LIVE) drain_locked(session, CALLER_GONE);
 	while (session->state != DRAINED) pthread_cond_wait(&remote->changed, &remote->mu);
 	LIST_REMOVE(session, link);
 	remote->strangers -= !session->admin;

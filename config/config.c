@@ -10,37 +10,9 @@
 #include <unistd.h>
 
 #include "config/check.h"
+#include "config/key.h"
 #include "config/tree.h"
 #include "config/value.h"
-
-enum type {
-	TYPE_BOOL,
-	TYPE_INT,
-	TYPE_DURATION,
-	TYPE_SIZE,
-	TYPE_AMOUNT,
-	TYPE_STRING,
-	TYPE_PATH,	   /* absolute */
-	TYPE_PATH_OR_NONE, /* absolute, or "" */
-	TYPE_HOST_OR_NONE, /* host:port, or "" */
-	TYPE_CHOICE,
-	TYPE_LEVEL,
-	TYPE_LIST,
-	TYPE_MAP,
-	TYPE_REGISTRIES,
-};
-
-/* In the order in which the table reads best.
- * NOLINTNEXTLINE(clang-analyzer-optin.performance.Padding) */
-struct key {
-	const char *path;
-	enum type type;
-	const char *def;     /* its text; of a list, the only item */
-	const char *allowed; /* for messages; for a choice: the first is false, the second true */
-	uint64_t min, max;   /* of numbers, in their unit */
-	size_t at;	     /* in struct cairn_config */
-	bool idle;	     /* has no effect in this version */
-};
 
 #define AT(member) offsetof(struct cairn_config, member)
 #define MS_S UINT64_C(1000)
@@ -48,60 +20,65 @@ struct key {
 #define ANY_SIZE "a size such as 200GiB"
 #define ANY_AMOUNT "a share from 0% to 100%, or a size such as 200GiB"
 
-static const struct key keys[] = {
-	{"version", TYPE_INT, "1", "1", 1, 1, AT(version), false},
-	{"state_dir", TYPE_PATH, "/var/lib/cairn", NULL, 1, 3072, AT(state_dir), false},
+const struct key cairn_config_keys[] = {
+	{"version", TYPE_INT, "1", "1", 1, 1, AT(version), RESTART},
+	{"state_dir", TYPE_PATH, "/var/lib/cairn", NULL, 1, 3072, AT(state_dir), RESTART},
 	/* sockaddr_un has room for 107 bytes */
-	{"listen", TYPE_PATH, "/run/cairn/cairn.sock", NULL, 1, 107, AT(listen), false},
-	{"drain", TYPE_DURATION, "10s", "0s to 10m", 0, 600 * MS_S, AT(drain), false},
-	{"node.name", TYPE_STRING, "", "a name", 0, 253, AT(node.name), false},
-	{"node.labels", TYPE_MAP, NULL, NULL, 0, 0, AT(node.labels), false},
+	{"listen", TYPE_PATH, "/run/cairn/cairn.sock", NULL, 1, 107, AT(listen), RESTART},
+	{"drain", TYPE_DURATION, "10s", "0s to 10m", 0, 600 * MS_S, AT(drain), RESTART},
+	{"node.name", TYPE_STRING, "", "a name", 0, 253, AT(node.name), RESTART},
+	{"node.labels", TYPE_MAP, NULL, NULL, 0, 0, AT(node.labels), RESTART},
 	{"containerd.address", TYPE_PATH_OR_NONE, "/run/containerd/containerd.sock", NULL, 0, 107,
-	 AT(containerd.address), false},
-	{"containerd.prefill", TYPE_BOOL, "true", NULL, 0, 0, AT(containerd.prefill), false},
-	{"containerd.swarm_wait", TYPE_BOOL, "true", NULL, 0, 0, AT(containerd.swarm_wait), false},
+	 AT(containerd.address), RESTART},
+	{"containerd.prefill", TYPE_BOOL, "true", NULL, 0, 0, AT(containerd.prefill), RESTART},
+	{"containerd.swarm_wait", TYPE_BOOL, "true", NULL, 0, 0, AT(containerd.swarm_wait),
+	 RESTART},
 	{"containerd.sharing", TYPE_CHOICE, "node", "node|namespace", 0, 0,
-	 AT(containerd.sharing_by_namespace), false},
-	{"gc.interval", TYPE_DURATION, "15m", "1s to 24h", MS_S, 24 * MS_H, AT(gc.interval), false},
+	 AT(containerd.sharing_by_namespace), RESTART},
+	{"gc.interval", TYPE_DURATION, "15m", "1s to 24h", MS_S, 24 * MS_H, AT(gc.interval),
+	 RELOAD},
 	{"gc.keep_storage", TYPE_DURATION, "24h", "0s to 87600h", 0, 87600 * MS_H,
-	 AT(gc.keep_storage), false},
-	{"gc.high_watermark", TYPE_AMOUNT, "80%", ANY_AMOUNT, 0, 0, AT(gc.high_watermark), false},
-	{"gc.low_watermark", TYPE_AMOUNT, "70%", ANY_AMOUNT, 0, 0, AT(gc.low_watermark), false},
-	{"gc.min_free", TYPE_AMOUNT, "10%", ANY_AMOUNT, 0, 0, AT(gc.min_free), false},
-	{"gc.keep_versions", TYPE_INT, "2", "0 to 1000", 0, 1000, AT(gc.keep_versions), false},
+	 AT(gc.keep_storage), RELOAD},
+	{"gc.high_watermark", TYPE_AMOUNT, "80%", ANY_AMOUNT, 0, 0, AT(gc.high_watermark), RELOAD},
+	{"gc.low_watermark", TYPE_AMOUNT, "70%", ANY_AMOUNT, 0, 0, AT(gc.low_watermark), RELOAD},
+	{"gc.min_free", TYPE_AMOUNT, "10%", ANY_AMOUNT, 0, 0, AT(gc.min_free), RELOAD},
+	{"gc.keep_versions", TYPE_INT, "2", "0 to 1000", 0, 1000, AT(gc.keep_versions), RELOAD},
 	{"gc.keep_versions_for", TYPE_DURATION, "168h", "0s to 87600h", 0, 87600 * MS_H,
-	 AT(gc.keep_versions_for), false},
-	{"gc.log", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(gc.log), false},
-	{"p2p.listen", TYPE_HOST_OR_NONE, "", NULL, 0, 300, AT(p2p.listen), false},
-	{"p2p.advertise", TYPE_HOST_OR_NONE, "", NULL, 0, 300, AT(p2p.advertise), false},
-	{"p2p.tls.ca", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.tls.ca), false},
-	{"p2p.tls.cert", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.tls.cert), false},
-	{"p2p.tls.key", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.tls.key), false},
-	{"p2p.admins", TYPE_LIST, NULL, NULL, 0, 0, AT(p2p.admins), false},
-	{"p2p.fleet", TYPE_CHOICE, "members", "members|off", 0, 0, AT(p2p.fleet_off), false},
+	 AT(gc.keep_versions_for), RELOAD},
+	{"gc.log", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(gc.log), RELOAD},
+	{"p2p.listen", TYPE_HOST_OR_NONE, "", NULL, 0, 300, AT(p2p.listen), RESTART},
+	{"p2p.advertise", TYPE_HOST_OR_NONE, "", NULL, 0, 300, AT(p2p.advertise), RESTART},
+	{"p2p.tls.ca", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.tls.ca), RESTART},
+	{"p2p.tls.cert", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.tls.cert), RESTART},
+	{"p2p.tls.key", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.tls.key), RESTART},
+	{"p2p.admins", TYPE_LIST, NULL, NULL, 0, 0, AT(p2p.admins), RESTART},
+	{"p2p.fleet", TYPE_CHOICE, "members", "members|off", 0, 0, AT(p2p.fleet_off), RESTART},
 	{"p2p.directory", TYPE_CHOICE, "static", "static|etcd", 0, 0, AT(p2p.directory_etcd),
-	 false},
-	{"p2p.peers", TYPE_LIST, NULL, NULL, 0, 0, AT(p2p.peers), false},
-	{"p2p.etcd.endpoints", TYPE_LIST, NULL, NULL, 0, 0, AT(p2p.etcd.endpoints), false},
-	{"p2p.etcd.prefix", TYPE_PATH, "/cairn/", NULL, 1, 1024, AT(p2p.etcd.prefix), false},
-	{"p2p.etcd.ca", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.etcd.ca), false},
-	{"p2p.etcd.cert", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.etcd.cert), false},
-	{"p2p.etcd.key", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.etcd.key), false},
-	{"p2p.share.allow", TYPE_LIST, "*", NULL, 0, 0, AT(p2p.share.allow), false},
-	{"p2p.share.deny", TYPE_LIST, NULL, NULL, 0, 0, AT(p2p.share.deny), false},
-	{"p2p.upload_limit", TYPE_SIZE, "0", ANY_SIZE, 0, UINT64_MAX, AT(p2p.upload_limit), false},
+	 RESTART},
+	{"p2p.peers", TYPE_LIST, NULL, NULL, 0, 0, AT(p2p.peers), RELOAD},
+	{"p2p.etcd.endpoints", TYPE_LIST, NULL, NULL, 0, 0, AT(p2p.etcd.endpoints), RESTART},
+	{"p2p.etcd.prefix", TYPE_PATH, "/cairn/", NULL, 1, 1024, AT(p2p.etcd.prefix), RESTART},
+	{"p2p.etcd.ca", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.etcd.ca), RESTART},
+	{"p2p.etcd.cert", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.etcd.cert), RESTART},
+	{"p2p.etcd.key", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.etcd.key), RESTART},
+	{"p2p.share.allow", TYPE_LIST, "*", NULL, 0, 0, AT(p2p.share.allow), RESTART},
+	{"p2p.share.deny", TYPE_LIST, NULL, NULL, 0, 0, AT(p2p.share.deny), RESTART},
+	{"p2p.upload_limit", TYPE_SIZE, "0", ANY_SIZE, 0, UINT64_MAX, AT(p2p.upload_limit), RELOAD},
 	{"p2p.download_limit", TYPE_SIZE, "0", ANY_SIZE, 0, UINT64_MAX, AT(p2p.download_limit),
-	 false},
-	{"p2p.decide", TYPE_DURATION, "20ms", "1ms to 10s", 1, 10 * MS_S, AT(p2p.decide), false},
-	{"p2p.stall", TYPE_DURATION, "5s", "100ms to 60s", 100, 60 * MS_S, AT(p2p.stall), false},
-	{"p2p.min_rate", TYPE_SIZE, "1MiB", ANY_SIZE, 0, UINT64_MAX, AT(p2p.min_rate), false},
-	{"p2p.max_grants", TYPE_INT, "3", "1 to 1000", 1, 1000, AT(p2p.max_grants), false},
+	 RELOAD},
+	{"p2p.decide", TYPE_DURATION, "20ms", "1ms to 10s", 1, 10 * MS_S, AT(p2p.decide), RELOAD},
+	{"p2p.stall", TYPE_DURATION, "5s", "100ms to 60s", 100, 60 * MS_S, AT(p2p.stall), RELOAD},
+	{"p2p.min_rate", TYPE_SIZE, "1MiB", ANY_SIZE, 0, UINT64_MAX, AT(p2p.min_rate), RELOAD},
+	{"p2p.max_grants", TYPE_INT, "3", "1 to 1000", 1, 1000, AT(p2p.max_grants), RELOAD},
 	{"registries.docker_config", TYPE_PATH_OR_NONE, "", NULL, 0, 3072,
-	 AT(registries.docker_config), false},
-	{"registries.hosts", TYPE_REGISTRIES, NULL, NULL, 0, 0, AT(registries), false},
-	{"http.listen", TYPE_HOST_OR_NONE, "127.0.0.1:7480", NULL, 0, 300, AT(http.listen), false},
-	{"log.level", TYPE_LEVEL, "info", "debug, info, warn or error", 0, 0, AT(log_level), false},
+	 AT(registries.docker_config), RESTART},
+	{"registries.hosts", TYPE_REGISTRIES, NULL, NULL, 0, 0, AT(registries), RESTART},
+	{"http.listen", TYPE_HOST_OR_NONE, "127.0.0.1:7480", NULL, 0, 300, AT(http.listen),
+	 RESTART},
+	{"log.level", TYPE_LEVEL, "info", "debug, info, warn or error", 0, 0, AT(log_level),
+	 RELOAD},
 };
+const size_t cairn_config_n_keys = CAIRN_LEN(cairn_config_keys);
 
 struct reader {
 	const char *name;
@@ -379,8 +356,8 @@ static enum cairn_code read_value(struct reader *r, const struct key *key,
 
 static const struct key *find_key(const char *path)
 {
-	for (size_t i = 0; i < CAIRN_LEN(keys); i++) {
-		if (strcmp(keys[i].path, path) == 0) return &keys[i];
+	for (size_t i = 0; i < cairn_config_n_keys; i++) {
+		if (strcmp(cairn_config_keys[i].path, path) == 0) return &cairn_config_keys[i];
 	}
 	return NULL;
 }
@@ -389,8 +366,9 @@ static const struct key *find_key(const char *path)
 static bool is_section(const char *path)
 {
 	size_t n = strlen(path);
-	for (size_t i = 0; i < CAIRN_LEN(keys); i++) {
-		if (strncmp(keys[i].path, path, n) == 0 && keys[i].path[n] == '.') return true;
+	for (size_t i = 0; i < cairn_config_n_keys; i++) {
+		const char *key = cairn_config_keys[i].path;
+		if (strncmp(key, path, n) == 0 && key[n] == '.') return true;
 	}
 	return false;
 }
@@ -420,8 +398,8 @@ static enum cairn_code read_section(struct reader *r, const struct cairn_node *s
 
 static void set_defaults(struct cairn_config *config)
 {
-	for (size_t i = 0; i < CAIRN_LEN(keys); i++) {
-		const struct key *key = &keys[i];
+	for (size_t i = 0; i < cairn_config_n_keys; i++) {
+		const struct key *key = &cairn_config_keys[i];
 		if (key->def == NULL) continue;
 		if (key->type == TYPE_LIST) {
 			struct cairn_config_list *list = member(key, config);
@@ -433,50 +411,16 @@ static void set_defaults(struct cairn_config *config)
 	}
 }
 
-static bool is_default(const struct key *key, struct cairn_config *config,
-		       struct cairn_config *defaults)
-{
-	void *a = member(key, config), *b = member(key, defaults);
-	switch (key->type) {
-	case TYPE_BOOL:
-	case TYPE_CHOICE:
-		return *(bool *)a == *(bool *)b;
-	case TYPE_INT:
-	case TYPE_SIZE:
-	case TYPE_DURATION:
-		return memcmp(a, b, sizeof(uint64_t)) == 0;
-	case TYPE_AMOUNT: {
-		const struct cairn_config_amount *x = a, *y = b;
-		return x->is_percent == y->is_percent && x->value == y->value;
-	}
-	case TYPE_LEVEL:
-		return *(enum cairn_log_level *)a == *(enum cairn_log_level *)b;
-	case TYPE_MAP:
-		return ((struct cairn_config_map *)a)->n == 0;
-	case TYPE_REGISTRIES:
-		return config->registries.n_hosts == 0;
-	case TYPE_LIST: {
-		const struct cairn_config_list *x = a, *y = b;
-		if (x->n != y->n) return false;
-		for (size_t i = 0; i < x->n; i++) {
-			if (strcmp(x->items[i], y->items[i]) != 0) return false;
-		}
-		return true;
-	}
-	default:
-		return strcmp(*(char **)a, *(char **)b) == 0;
-	}
-}
-
 static void note_without_effect(struct cairn_config *config)
 {
 	struct cairn_config defaults = {0};
 	set_defaults(&defaults);
 	struct cairn_config_list *list = &config->without_effect;
-	list->items = must_calloc(CAIRN_LEN(keys), sizeof(list->items[0]));
-	for (size_t i = 0; i < CAIRN_LEN(keys); i++) {
-		if (!keys[i].idle || is_default(&keys[i], config, &defaults)) continue;
-		list->items[list->n++] = must_copy(keys[i].path);
+	list->items = must_calloc(cairn_config_n_keys, sizeof(list->items[0]));
+	for (size_t i = 0; i < cairn_config_n_keys; i++) {
+		const struct key *key = &cairn_config_keys[i];
+		if (key->acts != IDLE || cairn_config_same(key, config, &defaults)) continue;
+		list->items[list->n++] = must_copy(key->path);
 	}
 	cairn_config_fini(&defaults);
 }
@@ -514,9 +458,9 @@ enum cairn_code cairn_config_parse(const char *name, const char *text, size_t le
 
 void cairn_config_fini(struct cairn_config *config)
 {
-	for (size_t i = 0; i < CAIRN_LEN(keys); i++) {
-		void *at = member(&keys[i], config);
-		switch (keys[i].type) {
+	for (size_t i = 0; i < cairn_config_n_keys; i++) {
+		void *at = member(&cairn_config_keys[i], config);
+		switch (cairn_config_keys[i].type) {
 		case TYPE_STRING:
 		case TYPE_PATH:
 		case TYPE_PATH_OR_NONE:

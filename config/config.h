@@ -110,6 +110,18 @@ CAIRN_CHECKED enum cairn_code cairn_config_load(const char *path, struct cairn_c
 
 void cairn_config_fini(struct cairn_config *config);
 
+/* One key that differs; reloads: a running daemon can take it, otherwise it needs a restart. */
+typedef void cairn_config_change_fn(void *arg, const char *key, bool reloads);
+
+/* Tell fn (NULL: nobody) of each key that differs and has an effect, in the table's order. Returns
+ * how many of them a running daemon can take. */
+size_t cairn_config_diff(const struct cairn_config *running, const struct cairn_config *fresh,
+			 cairn_config_change_fn *fn, void *arg);
+
+/* Exchange the values of the keys that a running daemon can take: all others stay where they are,
+ * so what borrows their strings may go on. */
+void cairn_config_exchange(struct cairn_config *a, struct cairn_config *b);
+
 /* Is the host of host:port one that only this machine reaches: 127.0.0.0/8, ::1 or localhost? */
 bool cairn_config_is_loopback(const char *address);
 

@@ -249,9 +249,8 @@ static bool is_slow_locked(struct cairn_swarm_fill *f, int64_t now_ms)
 	if (!f->pulling || ms < f->slow_ms) return f->slow;
 	/* All that come now share what the node can take. */
 	uint64_t floor = swarm->min_rate, pulling = atomic_load(&swarm->n_pulling);
-	if (swarm->download_limit > 0 && swarm->download_limit / 2 < floor) {
-		floor = swarm->download_limit / 2;
-	}
+	uint64_t limit = cairn_swarm_download_limit(swarm);
+	if (limit > 0 && limit / 2 < floor) floor = limit / 2;
 	if (pulling > 1) floor /= pulling;
 	/* Who fetches may have to catch up with what we have already. */
 	uint64_t came = f->received - f->window_bytes;

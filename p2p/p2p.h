@@ -103,6 +103,25 @@ void cairn_swarm_stop(struct cairn_swarm *swarm);
  */
 CAIRN_CHECKED enum cairn_code cairn_swarm_reload(struct cairn_swarm *swarm, struct cairn_err *err);
 
+/* What may change while it runs. */
+struct cairn_swarm_limits {
+	uint64_t upload_limit;
+	int64_t decide_ms, stall_ms;
+	uint64_t min_rate;
+	int64_t max_grants;
+};
+
+/* As in the opts of the start. What is on its way goes by the new limits from its next step on, but
+ * for stall_ms, which its plan keeps. NULL is fine. Threads: any. */
+void cairn_swarm_set_limits(struct cairn_swarm *swarm, const struct cairn_swarm_limits *limits);
+
+/* Other peers than those of the start; who is on both lists stays connected. With etcd it does
+ * nothing. The list is copied. NULL is fine. Threads: one at a time. Errors, with nothing changed:
+ * INVALID_ARGUMENT (no host:port), INTERNAL (no thread). */
+CAIRN_CHECKED enum cairn_code cairn_swarm_set_peers(struct cairn_swarm *swarm,
+						    const char *const *peers, size_t n_peers,
+						    struct cairn_err *err);
+
 /* What may be shared has changed (may_share answers differently for it): announce or withdraw it.
  */
 void cairn_swarm_reconsider(struct cairn_swarm *swarm, const struct cairn_digest *digest);

@@ -153,7 +153,7 @@ static bool send_piece_head(struct asker *a, uint32_t piece, uint32_t status, ui
 
 static size_t part_bytes(const struct cairn_swarm *swarm)
 {
-	uint64_t n = swarm->up.rate / 16; /* so that no wait is long */
+	uint64_t n = atomic_load(&swarm->up.rate) / 16; /* so that no wait is long */
 	if (n == 0 || n > PART_BYTES) n = PART_BYTES;
 	return n < PART_MIN_BYTES ? PART_MIN_BYTES : (size_t)n;
 }

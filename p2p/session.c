@@ -411,7 +411,7 @@ static void finish(struct cairn_session *s)
 
 static size_t part_bytes(const struct cairn_swarm *swarm)
 {
-	uint64_t n = swarm->download_limit / 16; /* so that no wait is long */
+	uint64_t n = cairn_swarm_download_limit(swarm) / 16; /* so that no wait is long */
 	if (n == 0 || n > PART_BYTES) n = PART_BYTES;
 	return n < PART_MIN_BYTES ? PART_MIN_BYTES : (size_t)n;
 }

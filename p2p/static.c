@@ -285,6 +285,7 @@ static void close_directory(struct cairn_directory *dir, int64_t timeout_ms)
 		if (s->links[i] != NULL) link_free(s->links[i]);
 	}
 	names_stop(s->names);
+	names_stop(s->fresh);
 	cairn_memory_free(s->mem);
 	items_fini(s);
 	pthread_cond_destroy(&s->changed);
@@ -333,6 +334,9 @@ static struct cairn_static *static_alloc(const struct cairn_static_opts *opts, s
 	s->tls = opts->tls;
 	s->own = opts->own;
 	s->names = names;
+	s->resolve = opts->resolve;
+	s->free_resolved = opts->free_resolved;
+	s->resolve_ms = opts->resolve_ms;
 	s->mem = cairn_memory_new();
 	s->started_ms = static_now_ms();
 	items_init(s);
@@ -357,4 +361,27 @@ enum cairn_code cairn_static_new(const struct cairn_static_opts *opts, struct ca
 	items_fini(s);
 	free(s);
 	return cairn_err_sys(err, rc, "start the static directory's thread");
+}
+
+enum cairn_code cairn_static_set_peers(struct cairn_directory *dir, const char *const *peers,
+				       size_t n_peers, struct cairn_err *err)
+{
+	struct cairn_static *s = static_of(dir);
+	const struct cairn_static_opts opts = {
+		.peers = peers,
+		.n_peers = n_peers,
+		.resolve = s->resolve,
+		.free_resolved = s->free_resolved,
+		.resolve_ms = s->resolve_ms,
+	};
+	struct names *fresh, *unused;
+	enum cairn_code code = names_start(&opts, &fresh, err);
+	if (code != CAIRN_OK) return code;
+	pthread_mutex_lock(&s->mu);
+	unused = s->fresh;
+	s->fresh = fresh;
+	pthread_cond_signal(&s->tick);
+	pthread_mutex_unlock(&s->mu);
+	names_stop(unused);
+	return CAIRN_OK;
 }

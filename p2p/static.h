@@ -33,6 +33,13 @@ struct cairn_static_opts {
 CAIRN_CHECKED enum cairn_code cairn_static_new(const struct cairn_static_opts *opts,
 					       struct cairn_directory **ret, struct cairn_err *err);
 
+/* Other peers; dir is one of ours. The list is copied. What it says holds once each new name was
+ * looked up, so that nobody on both lists is dropped for a moment. Threads: one at a time. Errors,
+ * with nothing changed: those of cairn_static_new. */
+CAIRN_CHECKED enum cairn_code cairn_static_set_peers(struct cairn_directory *dir,
+						     const char *const *peers, size_t n_peers,
+						     struct cairn_err *err);
+
 /* An answer and all that it points to: there is nothing to free. */
 struct cairn_static_reply {
 	Cairn__Peer__V1__DirectoryResponse msg;

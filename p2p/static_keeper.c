@@ -158,6 +158,24 @@ static void log_round(struct cairn_static *s, const struct work *w, uint64_t *re
 	*logged_ms = now_ms;
 }
 
+/* Other names, if there are, and each of them was looked up once. */
+static void take_fresh(struct cairn_static *s, struct work *w)
+{
+	struct names *old = NULL;
+	pthread_mutex_lock(&s->mu);
+	if (s->fresh != NULL) {
+		(void)names_get(s->fresh, w->addresses, CAIRN_STATIC_PEERS_MAX, &w->tried,
+				w->error);
+		if (w->tried) {
+			old = s->names;
+			names_inherit(s->fresh, old);
+			s->names = cairn_steal(&s->fresh);
+		}
+	}
+	pthread_mutex_unlock(&s->mu);
+	names_stop(old);
+}
+
 void *keeper_main(void *arg)
 {
 	struct cairn_static *s = arg;
@@ -168,6 +186,7 @@ void *keeper_main(void *arg)
 	bool stop = false;
 	while (!stop) {
 		w->failed.code = CAIRN_OK;
+		take_fresh(s, w);
 		w->n_all = names_get(s->names, w->addresses, CAIRN_STATIC_PEERS_MAX, &w->tried,
 				     w->error);
 		w->n = w->n_all < CAIRN_STATIC_PEERS_MAX ? w->n_all : CAIRN_STATIC_PEERS_MAX;

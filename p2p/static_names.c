@@ -192,6 +192,32 @@ void names_stop(struct names *names)
 	unref(names);
 }
 
+/* mu of both held. */
+static void inherit(struct name *name, const struct names *from)
+{
+	for (size_t i = 0; i < from->n && name->n == 0; i++) {
+		const struct name *old = &from->all[i];
+		if (old->n == 0 || strcmp(old->address.host, name->address.host) != 0 ||
+		    strcmp(old->address.port, name->address.port) != 0) {
+			continue;
+		}
+		free(name->found);
+		name->found = calloc(NAMES_ADDRESSES_MAX, sizeof(name->found[0]));
+		if (name->found == NULL) abort();
+		memcpy(name->found, old->found, old->n * sizeof(old->found[0]));
+		name->n = old->n;
+	}
+}
+
+void names_inherit(struct names *names, struct names *from)
+{
+	pthread_mutex_lock(&names->mu);
+	pthread_mutex_lock(&from->mu);
+	for (size_t i = 0; i < names->n; i++) inherit(&names->all[i], from);
+	pthread_mutex_unlock(&from->mu);
+	pthread_mutex_unlock(&names->mu);
+}
+
 size_t names_get(struct names *names, struct cairn_node_id *ret, size_t max, bool *ret_tried,
 		 char err[static 256])
 {

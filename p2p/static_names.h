@@ -16,6 +16,9 @@ CAIRN_CHECKED enum cairn_code names_start(const struct cairn_static_opts *opts, 
 					  struct cairn_err *err);
 void names_stop(struct names *names); /* NULL is fine */
 
+/* What from has found for a name that names cannot look up is found there, too. */
+void names_inherit(struct names *names, struct names *from);
+
 /* All addresses, each once; at most max are filled in; returns how many there are. *ret_tried: each
  * name was looked up once, or is numbers. err: the first that cannot be looked up, and why; "". */
 size_t names_get(struct names *names, struct cairn_node_id *ret, size_t max, bool *ret_tried,

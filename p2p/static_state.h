@@ -128,13 +128,17 @@ struct cairn_static {
 	struct cairn_tls_files *tls;
 	const struct cairn_hello *own;
 	struct cairn_memory *mem;
-	struct names *names;
+	struct names *names; /* the keeper's */
+	int (*resolve)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+	void (*free_resolved)(struct addrinfo *);
+	int64_t resolve_ms;
 	pthread_t keeper;
 
 	pthread_mutex_t mu;
 	pthread_cond_t changed; /* broadcast: ready, or a link has become idle, or stop */
 	pthread_cond_t tick;	/* for the keeper */
 	bool stop, ready;
+	struct names *fresh;	      /* take the place of names when they are known; NULL: none */
 	int64_t started_ms, tried_ms; /* tried_ms: 0, or since when each peer was tried once */
 	struct link *links[CAIRN_STATIC_PEERS_MAX];
 	struct arbiters up, asked, settled; /* us included */

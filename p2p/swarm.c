@@ -98,10 +98,9 @@ bool cairn_swarm_queue(struct cairn_swarm *swarm)
 	return room;
 }
 
-void cairn_swarm_unqueue(struct cairn_swarm *swarm)
+/* There is room for a grant: whoever waits for that asks now. */
+static void offer_place_locked(struct cairn_swarm *swarm)
 {
-	pthread_mutex_lock(&swarm->mu);
-	swarm->n_queued--;
 	for (unsigned b = 0; b < CAIRN_BUCKETS; b++) {
 		for (struct cairn_swarm_fill *f = swarm->fills[b]; f != NULL; f = f->next) {
 			pthread_mutex_lock(&f->mu);
@@ -112,6 +111,31 @@ void cairn_swarm_unqueue(struct cairn_swarm *swarm)
 			pthread_mutex_unlock(&f->mu);
 		}
 	}
+}
+
+void cairn_swarm_unqueue(struct cairn_swarm *swarm)
+{
+	pthread_mutex_lock(&swarm->mu);
+	swarm->n_queued--;
+	offer_place_locked(swarm);
+	pthread_mutex_unlock(&swarm->mu);
+}
+
+uint64_t cairn_swarm_download_limit(const struct cairn_swarm *swarm)
+{
+	return swarm->down != NULL ? atomic_load(&swarm->down->rate) : 0;
+}
+
+void cairn_swarm_set_limits(struct cairn_swarm *swarm, const struct cairn_swarm_limits *limits)
+{
+	if (swarm == NULL) return;
+	cairn_rate_set(&swarm->up, limits->upload_limit, cairn_boot_ns(&cairn_clock_system));
+	atomic_store(&swarm->decide_ms, limits->decide_ms);
+	atomic_store(&swarm->stall_ms, limits->stall_ms);
+	atomic_store(&swarm->min_rate, limits->min_rate);
+	pthread_mutex_lock(&swarm->mu);
+	atomic_store(&swarm->max_grants, limits->max_grants > 0 ? (unsigned)limits->max_grants : 1);
+	offer_place_locked(swarm);
 	pthread_mutex_unlock(&swarm->mu);
 }
 
@@ -288,13 +312,12 @@ static struct cairn_swarm *swarm_new(const struct cairn_swarm_opts *opts)
 	if (swarm == NULL) abort();
 	swarm->cache = opts->cache;
 	swarm->started_ms = now_ns / CAIRN_NS_PER_MS;
-	swarm->decide_ms = opts->decide_ms;
-	swarm->stall_ms = opts->stall_ms;
-	swarm->min_rate = opts->min_rate;
+	atomic_init(&swarm->decide_ms, opts->decide_ms);
+	atomic_init(&swarm->stall_ms, opts->stall_ms);
+	atomic_init(&swarm->min_rate, opts->min_rate);
+	atomic_init(&swarm->max_grants, opts->max_grants > 0 ? (unsigned)opts->max_grants : 1);
 	swarm->down = opts->download;
-	swarm->download_limit = opts->download != NULL ? opts->download->rate : 0;
 	swarm->whole_idle_ms = CAIRN_WHOLE_IDLE_MS;
-	swarm->max_grants = opts->max_grants > 0 ? (unsigned)opts->max_grants : 1;
 	swarm->may_share = opts->may_share;
 	swarm->may_share_arg = opts->may_share_arg;
 	cairn_rate_init(&swarm->up, opts->upload_limit, now_ns);

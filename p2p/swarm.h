@@ -54,12 +54,8 @@ struct cairn_swarm {
 	struct cairn_pool *pool;
 	struct cairn_listener *listener;
 	struct cairn_peers *peers;
-	int64_t decide_ms, stall_ms;
-	uint64_t min_rate;
-	uint64_t download_limit; /* the rate of down */
-	int64_t whole_idle_ms;	 /* CAIRN_WHOLE_IDLE_MS; tests have less time */
-	unsigned max_grants;
-	uint64_t seed; /* of this start */
+	int64_t whole_idle_ms; /* CAIRN_WHOLE_IDLE_MS; tests have less time */
+	uint64_t seed;	       /* of this start */
 	int64_t started_ms;
 	bool (*may_share)(void *arg, const struct cairn_digest *digest);
 	void *may_share_arg;
@@ -71,6 +67,9 @@ struct cairn_swarm {
 	void *answer_arg;
 	unsigned n_calls; /* that answer runs for */
 
+	_Atomic int64_t decide_ms, stall_ms; /* cairn_swarm_set_limits */
+	_Atomic uint64_t min_rate;
+	_Atomic unsigned max_grants;
 	struct cairn_rate up, *down; /* down: borrowed; NULL: no limit */
 	struct cairn_swarm_counters count;
 	atomic_bool cancelled;
@@ -113,6 +112,7 @@ CAIRN_CHECKED enum cairn_code cairn_swarm_name(const struct cairn_swarm_opts *op
 					       struct cairn_hello *ret, struct cairn_err *err);
 
 int64_t cairn_swarm_now_ms(void);
+uint64_t cairn_swarm_download_limit(const struct cairn_swarm *swarm); /* 0: none */
 bool cairn_swarm_may_share(struct cairn_swarm *swarm, const struct cairn_digest *digest);
 /* Is it here, whole and undamaged? Memory only. */
 bool cairn_swarm_has(struct cairn_swarm *swarm, const struct cairn_digest *digest);

@@ -157,3 +157,10 @@ enum cairn_code cairn_swarm_start(const struct cairn_swarm_opts *opts, struct ca
 {
 	return cairn_swarm_start_with(opts, make_directory, (void *)(uintptr_t)opts, ret, err);
 }
+
+enum cairn_code cairn_swarm_set_peers(struct cairn_swarm *swarm, const char *const *peers,
+				      size_t n_peers, struct cairn_err *err)
+{
+	if (swarm == NULL || !swarm->is_static) return CAIRN_OK;
+	return cairn_static_set_peers(swarm->dir, peers, n_peers, err);
+}

@@ -264,6 +264,13 @@ static const struct cairn_method methods[] = {
 	 .unary = abort_ingest},
 };
 
+void cairn_content_service_set_limits(struct cairn_content_service *service, int64_t stall_ms,
+				      uint64_t min_rate)
+{
+	atomic_store(&service->stall_ms, stall_ms);
+	atomic_store(&service->min_rate, min_rate);
+}
+
 void cairn_content_service_add(struct cairn_rpc_server *server,
 			       struct cairn_content_service *service)
 {

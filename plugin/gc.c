@@ -26,16 +26,18 @@ struct cairn_gc {
 	struct cairn_cache *cache;
 	struct cairn_runtime *runtime;
 	const struct cairn_clock *clock;
-	struct cairn_gc_rules rules;
-	int64_t interval_ms, tick_ms;
+	int64_t tick_ms;
 	struct cairn_gc_log log;
 	pthread_t thread;
 	bool started;
 
 	pthread_mutex_t mu;
+	struct cairn_gc_rules rules;   /* guarded by mu; a pass keeps those that it began with */
+	int64_t interval_ms;	       /* guarded by mu */
 	pthread_cond_t wake;	       /* the thread waits for something to do */
 	pthread_cond_t turn;	       /* passes wait for the one that runs */
 	bool stop, deleted;	       /* guarded by mu */
+	bool changed;		       /* guarded by mu: the rules have */
 	bool passing;		       /* guarded by mu: a pass has its turn */
 	struct cairn_gc_status status; /* guarded by mu: what passes leave in it */
 	bool futile;	  /* guarded by mu: the last pass did not relieve the pressure */
@@ -70,6 +72,14 @@ static int64_t now_ms(void)
 	struct timespec ts;
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return ts.tv_sec * INT64_C(1000) + ts.tv_nsec / CAIRN_NS_PER_MS;
+}
+
+static struct cairn_gc_rules rules_of(struct cairn_gc *gc)
+{
+	pthread_mutex_lock(&gc->mu);
+	struct cairn_gc_rules rules = gc->rules;
+	pthread_mutex_unlock(&gc->mu);
+	return rules;
 }
 
 /* ---- one pass ---------------------------------------------------------------------------------*/
@@ -107,9 +117,10 @@ static enum cairn_code ask(struct cairn_gc *gc, struct answer *ret, struct cairn
 
 static void note(struct cairn_gc *gc, const struct cairn_gc_summary *s)
 {
+	const struct cairn_gc_rules rules = rules_of(gc);
 	struct cairn_gc_disk disk;
 	cairn_cache_disk(gc->cache, &disk);
-	bool over = cairn_gc_over_high(&gc->rules.marks, &disk) > 0;
+	bool over = cairn_gc_over_high(&rules.marks, &disk) > 0;
 	bool alarm = over && s->exhausted;
 	pthread_mutex_lock(&gc->mu);
 	struct cairn_gc_status *st = &gc->status;
@@ -127,7 +138,7 @@ static void note(struct cairn_gc *gc, const struct cairn_gc_summary *s)
 	pthread_mutex_unlock(&gc->mu);
 	if (!news) return;
 	cairn_log(CAIRN_LOG_ERROR, "gc_pressure_unrelieved",
-		  CAIRN_NUM("over_high_bytes", cairn_gc_over_high(&gc->rules.marks, &disk)),
+		  CAIRN_NUM("over_high_bytes", cairn_gc_over_high(&rules.marks, &disk)),
 		  CAIRN_NUM("free", disk.free), CAIRN_NUM("own", disk.own),
 		  CAIRN_STR("why", "nothing more may be evicted: see cairnctl gc --dry-run --all"));
 }
@@ -191,9 +202,10 @@ static enum cairn_code pass_in_turn(struct cairn_gc *gc, struct cairn_gc_pass_op
 	struct answer answer;
 	enum cairn_code rc = ask(gc, &answer, err);
 	if (rc) return rc;
+	const struct cairn_gc_rules rules = rules_of(gc);
 	opts->cache = gc->cache;
 	opts->clock = gc->clock;
-	opts->rules = &gc->rules;
+	opts->rules = &rules;
 	opts->listing = answer.listing;
 	opts->sure = answer.sure;
 	opts->evicted = log_evicted;
@@ -201,9 +213,10 @@ static enum cairn_code pass_in_turn(struct cairn_gc *gc, struct cairn_gc_pass_op
 	cairn_gc_pass_run(opts, ret);
 	snprintf(ret->summary.unsure_why, sizeof(ret->summary.unsure_why), "%s", answer.why);
 	if (!opts->dry_run) {
-		cairn_gc_log_pass(&gc->log, ret, gc->rules.keep_ns);
+		cairn_gc_log_pass(&gc->log, ret, rules.keep_ns);
 		note(gc, &ret->summary);
 	}
+	opts->rules = NULL;
 	cairn_listing_unref(answer.listing);
 	return CAIRN_OK;
 }
@@ -246,9 +259,10 @@ enum cairn_code cairn_gc_run(struct cairn_gc *gc, const struct cairn_gc_request 
 
 uint64_t cairn_gc_room(struct cairn_gc *gc)
 {
+	const struct cairn_gc_rules rules = rules_of(gc);
 	struct cairn_gc_disk disk;
 	cairn_cache_disk(gc->cache, &disk);
-	return cairn_gc_writable(&gc->rules.marks, &disk);
+	return cairn_gc_writable(&rules.marks, &disk);
 }
 
 static struct cairn_gc_look *look_now(struct cairn_gc *gc)
@@ -265,10 +279,11 @@ static struct cairn_gc_look *look_now(struct cairn_gc *gc)
 	} else if (!answer.sure) {
 		snprintf(answer.why, sizeof(answer.why), "%s", st.error);
 	}
+	const struct cairn_gc_rules rules = rules_of(gc);
 	const struct cairn_gc_pass_opts opts = {
 		.cache = gc->cache,
 		.clock = gc->clock,
-		.rules = &gc->rules,
+		.rules = &rules,
 		.listing = answer.listing,
 		.sure = answer.sure,
 		.trigger = CAIRN_GC_BY_REQUEST,
@@ -329,7 +344,7 @@ static void wait_until_locked(struct cairn_gc *gc, int64_t until_ms, bool or_del
 {
 	const struct timespec until = {until_ms / 1000, until_ms % 1000 * CAIRN_NS_PER_MS};
 	int rc = 0;
-	while (!gc->stop && !(or_deleted && gc->deleted) && rc != ETIMEDOUT) {
+	while (!gc->stop && !(or_deleted && (gc->deleted || gc->changed)) && rc != ETIMEDOUT) {
 		rc = pthread_cond_timedwait(&gc->wake, &gc->mu, &until);
 	}
 }
@@ -348,10 +363,11 @@ static bool was_futile(struct cairn_gc *gc, int64_t lately_ms)
  * there is space enough. */
 static bool find_reason(struct cairn_gc *gc, bool due, bool *deleted, enum cairn_gc_trigger *ret)
 {
+	const struct cairn_gc_rules rules = rules_of(gc);
 	struct cairn_gc_disk disk;
 	cairn_cache_disk(gc->cache, &disk);
-	bool over = cairn_gc_over_high(&gc->rules.marks, &disk) > 0;
-	if (cairn_gc_over_low(&gc->rules.marks, &disk) == 0) *deleted = false;
+	bool over = cairn_gc_over_high(&rules.marks, &disk) > 0;
+	if (cairn_gc_over_low(&rules.marks, &disk) == 0) *deleted = false;
 	pthread_mutex_lock(&gc->mu);
 	if (!over) gc->status.unrelieved = false;
 	pthread_mutex_unlock(&gc->mu);
@@ -362,18 +378,21 @@ static bool find_reason(struct cairn_gc *gc, bool due, bool *deleted, enum cairn
 	return due || *ret != CAIRN_GC_BY_INTERVAL;
 }
 
-/* Wait for the next thing to do; returns false when it is time to stop. */
-static bool wait_for_turn(struct cairn_gc *gc, int64_t next_ms, bool *deleted)
+/* Wait for the next thing to do; returns false when it is time to stop. last_ms: when the last pass
+ * that was due began; *due: it is time for the next one. */
+static bool wait_for_turn(struct cairn_gc *gc, int64_t last_ms, bool *deleted, bool *due)
 {
 	/* A Delete that was not looked at yet comes to its turn as soon as it may. */
 	bool soon = *deleted && AGAIN_DELETED_MS < gc->tick_ms;
 	int64_t tick = now_ms() + (soon ? AGAIN_DELETED_MS : gc->tick_ms);
 	pthread_mutex_lock(&gc->mu);
+	int64_t next_ms = last_ms + gc->interval_ms;
 	wait_until_locked(gc, tick < next_ms ? tick : next_ms, true);
 	if (gc->deleted) wait_until_locked(gc, now_ms() + SETTLE_MS, false);
 	*deleted |= gc->deleted;
-	gc->deleted = false;
+	gc->deleted = gc->changed = false;
 	bool on = !gc->stop;
+	*due = now_ms() >= last_ms + gc->interval_ms;
 	pthread_mutex_unlock(&gc->mu);
 	return on;
 }
@@ -381,14 +400,13 @@ static bool wait_for_turn(struct cairn_gc *gc, int64_t next_ms, bool *deleted)
 static void *run(void *arg)
 {
 	struct cairn_gc *gc = arg;
-	int64_t next = now_ms() + gc->interval_ms;
+	int64_t last = now_ms();
 	enum cairn_gc_trigger trigger;
-	bool deleted = false;
-	while (wait_for_turn(gc, next, &deleted)) {
-		bool due = now_ms() >= next;
+	bool deleted = false, due;
+	while (wait_for_turn(gc, last, &deleted, &due)) {
 		if (!find_reason(gc, due, &deleted, &trigger)) continue;
 		pass(gc, trigger);
-		if (due) next = now_ms() + gc->interval_ms;
+		if (due) last = now_ms();
 	}
 	return NULL;
 }
@@ -477,14 +495,29 @@ void cairn_gc_reopen_log(struct cairn_gc *gc)
 	cairn_gc_log_reopen(&gc->log);
 }
 
+enum cairn_code cairn_gc_set(struct cairn_gc *gc, const struct cairn_gc_rules *rules,
+			     int64_t interval_ms, const char *log, struct cairn_err *err)
+{
+	enum cairn_code rc = cairn_gc_log_set(&gc->log, log, err);
+	if (rc) return rc;
+	pthread_mutex_lock(&gc->mu);
+	gc->rules = *rules;
+	gc->interval_ms = interval_ms;
+	gc->futile = false; /* by other rules it may not be */
+	gc->changed = true;
+	pthread_cond_signal(&gc->wake);
+	pthread_mutex_unlock(&gc->mu);
+	return CAIRN_OK;
+}
+
 void cairn_gc_get_status(struct cairn_gc *gc, struct cairn_gc_status *ret)
 {
 	pthread_mutex_lock(&gc->mu);
 	*ret = gc->status;
-	pthread_mutex_unlock(&gc->mu);
 	ret->rules = gc->rules;
+	pthread_mutex_unlock(&gc->mu);
 	cairn_cache_disk(gc->cache, &ret->disk);
-	ret->over_high = cairn_gc_over_high(&gc->rules.marks, &ret->disk);
-	ret->over_low = cairn_gc_over_low(&gc->rules.marks, &ret->disk);
+	ret->over_high = cairn_gc_over_high(&ret->rules.marks, &ret->disk);
+	ret->over_low = cairn_gc_over_low(&ret->rules.marks, &ret->disk);
 	cairn_cache_count_history(gc->cache, &ret->versions, &ret->pins);
 }

@@ -14,6 +14,17 @@ static int open_file(const char *path)
 	return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0640);
 }
 
+/* *ret is -1 if there is to be none. */
+static enum cairn_code open_path(const char *path, int *ret, struct cairn_err *err)
+{
+	int fd = path[0] != '\0' ? open_file(path) : -1;
+	if (fd < 0 && path[0] != '\0') {
+		return cairn_err_sys(err, errno, "gc.log: open %s", path);
+	}
+	*ret = fd;
+	return CAIRN_OK;
+}
+
 enum cairn_code cairn_gc_log_open(struct cairn_gc_log *log, const char *path, struct cairn_err *err)
 {
 	log->fd = -1;
@@ -21,20 +32,17 @@ enum cairn_code cairn_gc_log_open(struct cairn_gc_log *log, const char *path, st
 	log->path = strdup(path);
 	if (log->path == NULL) abort();
 	pthread_mutex_init(&log->mu, NULL);
-	if (path[0] == '\0') return CAIRN_OK;
-	log->fd = open_file(path);
-	if (log->fd >= 0) return CAIRN_OK;
-	return cairn_err_sys(err, errno, "gc.log: open %s", path);
+	return open_path(path, &log->fd, err);
 }
 
 void cairn_gc_log_reopen(struct cairn_gc_log *log)
 {
-	if (log->path[0] == '\0') return;
-	int fd = open_file(log->path);
-	if (fd < 0) {
+	struct cairn_err err;
+	int fd = -1;
+	if (open_path(log->path, &fd, &err) != CAIRN_OK) {
 		/* Better the old file than none. */
 		cairn_log(CAIRN_LOG_ERROR, "gc_log_not_opened", CAIRN_STR("path", log->path),
-			  CAIRN_STR("err", strerror(errno)));
+			  CAIRN_ERRF(&err));
 		return;
 	}
 	pthread_mutex_lock(&log->mu);
@@ -42,6 +50,25 @@ void cairn_gc_log_reopen(struct cairn_gc_log *log)
 	log->fd = fd;
 	pthread_mutex_unlock(&log->mu);
 	if (old >= 0) close(old);
+}
+
+enum cairn_code cairn_gc_log_set(struct cairn_gc_log *log, const char *path, struct cairn_err *err)
+{
+	int fd = -1;
+	if (strcmp(path, log->path) == 0) return CAIRN_OK;
+	enum cairn_code rc = open_path(path, &fd, err);
+	if (rc) return rc;
+	char *copy = strdup(path);
+	if (copy == NULL) abort();
+	pthread_mutex_lock(&log->mu);
+	int old = log->fd;
+	char *old_path = log->path;
+	log->fd = fd;
+	log->path = copy;
+	pthread_mutex_unlock(&log->mu);
+	if (old >= 0) close(old);
+	free(old_path);
+	return CAIRN_OK;
 }
 
 void cairn_gc_log_close(struct cairn_gc_log *log)
@@ -60,10 +87,12 @@ static void emit(struct cairn_gc_log *log, enum cairn_log_level level, const cha
 	int e = errno;
 	bool news = failed && !log->failing;
 	log->failing = failed;
+	char *path = news ? strdup(log->path) : NULL;
 	pthread_mutex_unlock(&log->mu);
-	if (!news) return;
-	cairn_log(CAIRN_LOG_ERROR, "gc_log_not_written", CAIRN_STR("path", log->path),
+	if (path == NULL) return;
+	cairn_log(CAIRN_LOG_ERROR, "gc_log_not_written", CAIRN_STR("path", path),
 		  CAIRN_STR("err", strerror(e)));
+	free(path);
 }
 
 void cairn_gc_log_evicted(struct cairn_gc_log *log, const struct cairn_gc_pass *p, size_t i)

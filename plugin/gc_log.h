@@ -10,8 +10,8 @@
 
 /* Threads: internally locked. */
 struct cairn_gc_log {
-	char *path; /* "": none */
 	pthread_mutex_t mu;
+	char *path;   /* guarded by mu, but for the one who changes it; "": none */
 	int fd;	      /* guarded by mu; -1: none */
 	bool failing; /* guarded by mu: the last line could not be written, which was said once */
 };
@@ -19,7 +19,13 @@ struct cairn_gc_log {
 /* Errors: INTERNAL, RESOURCE_EXHAUSTED (the file cannot be opened). */
 CAIRN_CHECKED enum cairn_code cairn_gc_log_open(struct cairn_gc_log *log, const char *path,
 						struct cairn_err *err);
+/* The same path anew, after it was moved away. Logs what comes of it; the old one stays if it
+ * cannot be opened. */
 void cairn_gc_log_reopen(struct cairn_gc_log *log);
+/* Another file. Errors: as for open; then the old one stays. Threads: this and reopen one at a
+ * time. */
+CAIRN_CHECKED enum cairn_code cairn_gc_log_set(struct cairn_gc_log *log, const char *path,
+					       struct cairn_err *err);
 void cairn_gc_log_close(struct cairn_gc_log *log);
 
 /* blobs[i] of the pass is gone. */

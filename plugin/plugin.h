@@ -69,8 +69,9 @@ struct cairn_content_service {
 	struct cairn_fills *fills;     /* NULL: there are none */
 	struct cairn_swarm *swarm;     /* NULL: there is none */
 	struct cairn_preheat *preheat; /* repairs what no peer has; NULL: nobody does */
-	int64_t stall_ms;	       /* not longer than so without a byte */
-	uint64_t min_rate;	       /* bytes a second; slower is not waited for */
+	/* cairn_content_service_set_limits */
+	_Atomic int64_t stall_ms;  /* not longer than so without a byte */
+	_Atomic uint64_t min_rate; /* bytes a second; slower is not waited for */
 
 	/* private: leave zero */
 	_Atomic uint64_t pulled[CAIRN_FROM_ENDS]; /* blobs of pulls, by source */
@@ -84,6 +85,10 @@ struct cairn_content_service {
 
 void cairn_content_service_add(struct cairn_rpc_server *server,
 			       struct cairn_content_service *service);
+
+/* While it serves; who waits goes on as he began. Threads: any. */
+void cairn_content_service_set_limits(struct cairn_content_service *service, int64_t stall_ms,
+				      uint64_t min_rate);
 
 /* ---- cairn.v1.Cairn (plugin/cairn_service.c) --------------------------------------------------*/
 
@@ -148,6 +153,9 @@ struct cairn_runtime_opts {
 CAIRN_CHECKED enum cairn_code cairn_runtime_start(const struct cairn_runtime_opts *opts,
 						  struct cairn_runtime **ret,
 						  struct cairn_err *err);
+
+/* Another interval, after the next listing. Threads: any. */
+void cairn_runtime_set_interval(struct cairn_runtime *rt, int64_t interval_ms);
 
 /* From now on nobody is asked: a running listing ends, and those that wait for one are told so. For
  * those who must be stopped before the view, and may be waiting in it. Threads: any. */
@@ -274,8 +282,14 @@ cairn_runtime_images_fn cairn_gc_on_images;
 /* Something became evictable. Never blocks. Threads: any. NULL is fine. */
 void cairn_gc_deleted(struct cairn_gc *gc);
 
-/* Open the log anew, after it was moved away. Threads: any. */
+/* Open the log anew, after it was moved away. Threads: this and the next one at a time. */
 void cairn_gc_reopen_log(struct cairn_gc *gc);
+
+/* Other rules, from the next pass on, and another log, as in the opts of the start. Errors, with
+ * nothing changed: INTERNAL or RESOURCE_EXHAUSTED (the log cannot be opened). */
+CAIRN_CHECKED enum cairn_code cairn_gc_set(struct cairn_gc *gc, const struct cairn_gc_rules *rules,
+					   int64_t interval_ms, const char *log,
+					   struct cairn_err *err);
 
 struct cairn_gc_status {
 	struct cairn_gc_rules rules;
@@ -364,6 +378,8 @@ struct cairn_preheat_opts {
 CAIRN_CHECKED enum cairn_code cairn_preheat_start(const struct cairn_preheat_opts *opts,
 						  struct cairn_preheat **ret,
 						  struct cairn_err *err);
+/* What runs goes on as it began. Threads: any. */
+void cairn_preheat_set_limits(struct cairn_preheat *preheat, int64_t stall_ms, uint64_t min_rate);
 /* From now on no job runs, and those that do end soon: before the server is drained. */
 void cairn_preheat_cancel_all(struct cairn_preheat *preheat);
 /* After that, and when no handler knows it any more. Jobs that were not over go on at the next

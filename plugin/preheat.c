@@ -415,6 +415,12 @@ void cairn_preheat_stop(struct cairn_preheat *p)
 	destroy(p);
 }
 
+void cairn_preheat_set_limits(struct cairn_preheat *p, int64_t stall_ms, uint64_t min_rate)
+{
+	atomic_store(&p->env.stall_ms, stall_ms);
+	atomic_store(&p->env.min_rate, min_rate);
+}
+
 enum cairn_code cairn_preheat_start(const struct cairn_preheat_opts *opts,
 				    struct cairn_preheat **ret, struct cairn_err *err)
 {

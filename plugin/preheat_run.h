@@ -12,8 +12,8 @@ struct cairn_preheat_env {
 	struct cairn_gc *gc;
 	struct cairn_registry *registry;
 	struct cairn_swarm *swarm; /* NULL: there is none */
-	int64_t stall_ms;
-	uint64_t min_rate;
+	_Atomic int64_t stall_ms;  /* cairn_preheat_set_limits */
+	_Atomic uint64_t min_rate;
 	struct cairn_share *share;	  /* or NULL */
 	struct cairn_channel *containerd; /* NULL: there is none to register images with */
 	const struct cairn_clock *clock;

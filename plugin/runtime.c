@@ -30,7 +30,8 @@
 struct cairn_runtime {
 	struct cairn_cache *cache;
 	const struct cairn_clock *clock;
-	int64_t interval_ms, retry_ms, images_ms;
+	_Atomic int64_t interval_ms; /* cairn_runtime_set_interval */
+	int64_t retry_ms, images_ms;
 	cairn_runtime_images_fn *on_images;
 	void *on_images_arg;
 	struct cairn_lister lister;
@@ -315,14 +316,14 @@ static void *run(void *arg)
 			look_for_images(rt);
 			continue;
 		}
-		int64_t pause = rt->interval_ms;
+		int64_t interval = atomic_load(&rt->interval_ms), pause = interval;
 		if (list_once(rt)) {
 			retry = rt->retry_ms;
 		} else {
 			/* Until the first success, soon again; later, ever later. */
 			if (retry < pause) pause = retry;
 			if (rt->last != NULL) retry = 2 * retry;
-			if (retry > rt->interval_ms) retry = rt->interval_ms;
+			if (retry > interval) retry = interval;
 		}
 		list_at_ns = now_ns() + pause * CAIRN_NS_PER_MS;
 	}
@@ -373,7 +374,7 @@ enum cairn_code cairn_runtime_start(const struct cairn_runtime_opts *opts,
 	init_sync(rt);
 	rt->cache = opts->cache;
 	rt->clock = opts->clock != NULL ? opts->clock : &cairn_clock_system;
-	rt->interval_ms = opts->interval_ms;
+	atomic_init(&rt->interval_ms, opts->interval_ms);
 	rt->retry_ms = opts->retry_ms > 0 ? opts->retry_ms : RETRY_MS;
 	rt->images_ms = opts->images_ms > 0 ? opts->images_ms : IMAGES_MS;
 	rt->on_images = opts->on_images;
@@ -392,6 +393,11 @@ enum cairn_code cairn_runtime_start(const struct cairn_runtime_opts *opts,
 	}
 	*ret = rt;
 	return CAIRN_OK;
+}
+
+void cairn_runtime_set_interval(struct cairn_runtime *rt, int64_t interval_ms)
+{
+	atomic_store(&rt->interval_ms, interval_ms);
 }
 
 void cairn_runtime_cancel(struct cairn_runtime *rt)

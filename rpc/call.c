@@ -255,7 +255,7 @@ static unsigned ready_locked(struct cairn_call *call, unsigned events)
 		return CAIRN_ON_SIGNAL;
 	}
 	if ((events & CAIRN_ON_DRAIN) && cairn_server_draining(call->server)) {
-		return CAIRN_ON_DRAIN;
+		return cairn_server_drain_event(call->server);
 	}
 	return 0;
 }

@@ -244,6 +244,10 @@ CAIRN_CHECKED enum cairn_code cairn_rpc_server_start(struct cairn_rpc_server *se
  * calls that had to be cancelled. Threads: not from a handler. */
 size_t cairn_rpc_server_drain(struct cairn_rpc_server *server, int64_t timeout_ms);
 
+/* As drain without any time, of a server whose one caller is gone: waits end with CAIRN_WAKE_GONE,
+ * for it is not we who go. */
+void cairn_rpc_server_hang_up(struct cairn_rpc_server *server);
+
 /* After drain, or without start. NULL is fine. */
 void cairn_rpc_server_free(struct cairn_rpc_server *server);
 

@@ -224,7 +224,8 @@ static void begin_drain(struct cairn_rpc_server *server)
 	pthread_mutex_lock(&server->mu);
 	atomic_store(&server->draining, true);
 	struct cairn_call *call;
-	LIST_FOREACH(call, &server->waiting, waiters) cairn_call_wake(call, CAIRN_ON_DRAIN, false);
+	unsigned event = cairn_server_drain_event(server);
+	LIST_FOREACH(call, &server->waiting, waiters) cairn_call_wake(call, event, false);
 	pthread_mutex_unlock(&server->mu);
 	cairn_tag_arm(&server->shutdown, shut_down);
 	grpc_server_shutdown_and_notify(server->server, server->rpc->cq, &server->shutdown);
@@ -262,6 +263,12 @@ size_t cairn_rpc_server_drain(struct cairn_rpc_server *server, int64_t timeout_m
 	}
 	pthread_mutex_unlock(&server->mu);
 	return cancelled;
+}
+
+void cairn_rpc_server_hang_up(struct cairn_rpc_server *server)
+{
+	atomic_store(&server->hung_up, true);
+	(void)cairn_rpc_server_drain(server, 0);
 }
 
 void cairn_rpc_server_free(struct cairn_rpc_server *server)

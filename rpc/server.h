@@ -46,7 +46,7 @@ struct cairn_rpc_server {
 	int stop_fd; /* eventfd: the accept thread ends */
 	pthread_t acceptor;
 	bool started, accepting;
-	_Atomic bool draining;
+	_Atomic bool draining, hung_up; /* hung_up: set before draining, if at all */
 	struct cairn_tag shutdown;
 
 	pthread_mutex_t mu;
@@ -60,6 +60,11 @@ struct cairn_rpc_server {
 static inline bool cairn_server_draining(const struct cairn_rpc_server *server)
 {
 	return atomic_load(&server->draining);
+}
+/* What a drain is to the calls of the server. */
+static inline unsigned cairn_server_drain_event(const struct cairn_rpc_server *server)
+{
+	return atomic_load(&server->hung_up) ? CAIRN_ON_GONE : CAIRN_ON_DRAIN;
 }
 /* From now on the call hears of a drain. */
 void cairn_server_add_waiter(struct cairn_rpc_server *server, struct cairn_call *call);

@@ -31,9 +31,11 @@ class Remote:
         self.words = ["--address", node.address, "--tls-cert", cert, "--tls-key", key, "--tls-ca", ca]
         self.words += ["--tls-server-name", name] if name else []
 
+    def argv(self, *args):
+        return [str(a) for a in (self.tool.argv()[0], *self.words, *args)]
+
     def run(self, *args):
-        argv = [str(a) for a in (self.tool.argv()[0], *self.words, *args)]
-        return subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+        return subprocess.run(self.argv(*args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
 
     def expect(self, status, *args):
         done = self.run(*args)
@@ -207,6 +209,29 @@ class Admin(RemoteCase):
         self.assertEqual(len(node.audits(method=HEALTH + "Watch")), 3)
 
 
+    def test_work_ends_with_who_asked_for_it(self):
+        """A preheat whose admin goes away is cancelled; one that runs when cairnd stops ends in good order."""
+        reg = self.enter(ScriptedRegistry())
+        node = Node(self, "a", extra=f'registries: {{hosts: [{{host: "{reg.host}", plain_http: true}}]}}\n')
+        for name in ("gone", "stop"):
+            one = reg.image(f"team/{name}:v1", [os.urandom(100000)])
+            gate = reg.hold("GET", one.layers[0], after=100)
+            admin = subprocess.Popen(self.remote(node).argv("preheat", one.ref), stdout=subprocess.DEVNULL,
+                                     stderr=subprocess.PIPE, text=True)
+            self.assertTrue(gate.reached.wait(20))
+            if name == "gone":
+                admin.kill()
+                wait_for("the job to be cancelled", lambda: "cancelled" in node.local.ok("jobs"))
+            else:
+                node.cairnd.stop()
+            _, words = admin.communicate(timeout=20)
+            gate.open()
+            self.assertEqual(admin.returncode, -signal.SIGKILL if name == "gone" else 1, words)
+        results = [line["result"] for line in node.audits(method="Preheat")]
+        self.assertEqual(len(results), 2, results)
+        self.assertNotIn("OK", results)
+
+
 class Refused(RemoteCase):
     """All others, and what even an admin does not get."""
 
@@ -316,11 +341,15 @@ class Hostile(RemoteCase):
         self.remote(node).expect(0, "status")
         wait_for("the peers", lambda: node.local.json("status")[0]["p2p"]["members"] == 2)
         self.assertLess(time.monotonic() - begun, 5)
-        for sock in (garbage, silent):
+        for name, sock in (("garbage", garbage), ("silent", silent)):
             sock.settimeout(15)
-            with contextlib.suppress(OSError):
+            try:
                 while sock.recv(65536):
                     pass
+            except TimeoutError:
+                self.fail(f"{name} is not closed")
+            except OSError:
+                pass
         say("nothing of them stays", time.monotonic() - begun)
         for sock in (half, deaf):
             sock.close()

@@ -35,13 +35,15 @@ class Documents(unittest.TestCase):
     def test_man_page_has_every_key_of_the_configuration(self):
         page = (TOP / "docs/man/cairn.yaml.5").read_text()
         effective, rest = page.split(".Sh KEYS WITHOUT EFFECT")
-        rows = re.findall(r'^\t\{"([a-z0-9_.]+)", TYPE_(\w+), (?:"(.*?)"|NULL).*?AT\([\w.]+\),\s+(true|false)\}',
+        rows = re.findall(r'^\t\{"([a-z0-9_.]+)", TYPE_(\w+), (?:"(.*?)"|NULL).*?AT\([\w.]+\),\s+(IDLE|RESTART|RELOAD)\}',
                           (TOP / "config/config.c").read_text(), re.M | re.S)
         self.assertGreater(len(rows), 40)
-        for key, _, default, idle in rows:
+        for key, _, default, acts in rows:
             with self.subTest(key=key):
-                part = rest if idle == "true" else effective
-                self.assertRegex(part, rf"(?m)^\.It Ic (.* )?{re.escape(key)}( ,.*)? : .*{re.escape(default)}")
+                part = rest if acts == "IDLE" else effective
+                line = re.search(rf"(?m)^\.It Ic (.* )?{re.escape(key)}( ,.*)? : .*{re.escape(default)}.*$", part)
+                self.assertIsNotNone(line)
+                self.assertEqual(line.group().endswith(" Pq reload"), acts == "RELOAD", "marked as such")
 
     def test_documents_name_only_verbs_that_exist(self):
         for name in ("README.md", "docs/operations.md", "docs/preheat.md", "docs/swarm.md", "docs/certificates.md",

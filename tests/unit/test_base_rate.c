@@ -32,9 +32,31 @@ static void rate__lets_so_much_through(void **state)
 	cairn_rate_fini(&rate);
 }
 
+static void set__acts_from_now_on(void **state)
+{
+	struct cairn_rate rate;
+	(void)state;
+	cairn_rate_init(&rate, 0, 0);
+	/* A limit that comes finds its bucket full, however long there was none. */
+	cairn_rate_set(&rate, 1000000, 3600 * CAIRN_NS_PER_S);
+	int64_t now = 3600 * CAIRN_NS_PER_S;
+	assert_int_equal(cairn_rate_take(&rate, 250000, now), 0);
+	assert_int_equal(cairn_rate_take(&rate, 1000000, now), CAIRN_NS_PER_S);
+	/* A debt is paid at the new rate, if that is higher, and else takes no longer than before.
+	 */
+	cairn_rate_set(&rate, 10000000, now);
+	assert_int_equal(cairn_rate_take(&rate, 1, now) / CAIRN_NS_PER_MS, 100);
+	cairn_rate_set(&rate, 1000000, now);
+	assert_int_equal(cairn_rate_take(&rate, 1, now) / CAIRN_NS_PER_MS, 100);
+	cairn_rate_set(&rate, 0, now);
+	assert_int_equal(cairn_rate_take(&rate, UINT64_MAX, now), 0);
+	cairn_rate_fini(&rate);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(set__acts_from_now_on),
 		cmocka_unit_test(rate__lets_so_much_through),
 	};
 	return cmocka_run_group_tests_name("base/rate", tests, NULL, NULL);

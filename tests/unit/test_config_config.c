@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "config/config.h"
+#include "config/key.h"
 #include "support/tmp.h"
 
 static enum cairn_code parse(const char *text, struct cairn_config *ret, struct cairn_err *err)
@@ -319,6 +320,59 @@ static void load__reads_a_file_and_says_when_there_is_none(void **state)
 	unlink(path);
 }
 
+/* ---- reading it again */
+
+static void table__says_of_every_key_when_it_acts(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < cairn_config_n_keys; i++) {
+		const struct key *key = &cairn_config_keys[i];
+		if (key->acts < IDLE || key->acts > RELOAD) fail_msg("%s does not", key->path);
+	}
+}
+
+struct differences {
+	size_t n, reloads;
+};
+
+static void count_difference(void *arg, const char *key, bool reloads)
+{
+	struct differences *d = arg;
+	d->n++;
+	d->reloads += reloads;
+	assert_non_null(key);
+}
+
+static void diff__finds_every_key_and_exchange_moves_what_may_change(void **state)
+{
+	(void)state;
+	struct cairn_config a, b;
+	struct cairn_err err;
+	struct differences first = {0}, none = {0};
+	size_t effective = 0, reloads = 0;
+	assert_int_equal(parse(everything, &a, &err), CAIRN_OK);
+	assert_int_equal(parse("", &b, &err), CAIRN_OK);
+	for (size_t i = 0; i < cairn_config_n_keys; i++) {
+		effective += cairn_config_keys[i].acts != IDLE;
+		reloads += cairn_config_keys[i].acts == RELOAD;
+	}
+	assert_int_equal(cairn_config_diff(&a, &a, count_difference, &none), 0);
+	assert_int_equal(none.n, 0);
+	assert_int_equal(cairn_config_diff(&a, &b, count_difference, &first), reloads);
+	assert_int_equal(first.reloads, reloads);
+	assert_int_equal(first.n, effective - 1); /* version has one value only */
+	const char *dir = a.state_dir;
+	cairn_config_exchange(&a, &b);
+	assert_ptr_equal(a.state_dir, dir);
+	assert_int_equal(a.gc.interval, 15 * 60 * 1000);
+	assert_int_equal(a.p2p.peers.n, 0);
+	assert_int_equal(a.log_level, CAIRN_LOG_INFO);
+	assert_true(b.p2p.peers.n > 0);
+	assert_int_equal(cairn_config_diff(&a, &b, NULL, NULL), reloads);
+	cairn_config_fini(&a);
+	cairn_config_fini(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -330,6 +384,8 @@ int main(void)
 		cmocka_unit_test(parse__lets_others_in_only_with_tls),
 		cmocka_unit_test(parse__bounds_what_it_reads),
 		cmocka_unit_test(load__reads_a_file_and_says_when_there_is_none),
+		cmocka_unit_test(table__says_of_every_key_when_it_acts),
+		cmocka_unit_test(diff__finds_every_key_and_exchange_moves_what_may_change),
 	};
 	return cmocka_run_group_tests_name("config/config", tests, NULL, NULL);
 }

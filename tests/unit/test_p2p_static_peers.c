@@ -155,6 +155,34 @@ static void names__that_are_not_found_at_first_are_found_later(void **state)
 	EVENTUALLY(world_members(w, 0) == 2 && world_members(w, 1) == 2 && well(w, 0));
 }
 
+/* Another list: who stays is kept, though his name cannot be looked up now; who is gone is left. */
+static void set_peers__keeps_who_stays(void **state)
+{
+	(void)state;
+	char name[64];
+	struct cairn_err err;
+	dns_set(1u << 1 | 1u << 2, false);
+	struct static_world *w = named_world(3, name);
+	for (size_t i = 0; i < 3; i++) world_begin(w, i);
+	EVENTUALLY(world_members(w, 0) == 2);
+	dns_set(0, true);
+	struct cairn_directory *dir = w->nodes[0].dir;
+	const char *const more[] = {name, w->nodes[2].hello.address, "127.0.0.1:nothing"};
+	assert_int_equal(cairn_static_set_peers(dir, more, 3, &err), CAIRN_INVALID_ARGUMENT);
+	assert_int_equal(cairn_static_set_peers(dir, more, 2, &err), CAIRN_OK);
+	for (int i = 0; i < 5000 && world_members(w, 0) < 3; i++) {
+		assert_int_equal(world_members(w, 0), 2);
+		usleep(1000);
+	}
+	assert_int_equal(world_members(w, 0), 3);
+	/* Two in a row: the last one holds. */
+	assert_int_equal(cairn_static_set_peers(dir, more, 1, &err), CAIRN_OK);
+	assert_int_equal(cairn_static_set_peers(dir, more + 1, 1, &err), CAIRN_OK);
+	EVENTUALLY(world_members(w, 0) == 2);
+	assert_int_equal(cairn_static_set_peers(dir, NULL, 0, &err), CAIRN_OK);
+	EVENTUALLY(world_members(w, 0) == 1);
+}
+
 /* Until every peer was tried, pulls wait: that is told, and ends. */
 static void health__says_that_it_starts(void **state)
 {
@@ -485,6 +513,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		SUITE_CASE(names__stand_for_all_their_addresses),
 		SUITE_CASE(names__that_are_not_found_at_first_are_found_later),
+		SUITE_CASE(set_peers__keeps_who_stays),
 		SUITE_CASE(health__says_that_it_starts),
 		SUITE_CASE(names__of_oneself_and_of_others_twice_do_no_harm),
 		SUITE_CASE(peers__that_are_none_are_refused),

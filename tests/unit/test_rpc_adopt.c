@@ -176,6 +176,25 @@ static void drain__ends_a_call_that_waits(void **state)
 	pthread_mutex_destroy(&s.mu);
 }
 
+static void hang_up__is_a_caller_who_went(void **state)
+{
+	struct fixture *f = *state;
+	struct cairn_err err;
+	struct session s;
+	begin(f, &s, "good", false);
+	int entered = f->service.entered, left = f->service.left;
+	struct cairn_call *call = ask_stream(s.channel, "wait", 0, 60000, 20000);
+	UNTIL(f->service.entered == entered + 1);
+	cairn_rpc_server_hang_up(s.server);
+	assert_int_equal(f->service.left, left + 1);
+	assert_int_equal(f->service.last_wake, CAIRN_WAKE_GONE);
+	assert_int_equal(s.asked, s.ended);
+	(void)!cairn_call_finish(call, &err);
+	cairn_rpc_server_free(s.server);
+	cairn_channel_free(s.channel);
+	pthread_mutex_destroy(&s.mu);
+}
+
 /* ---- many ---- */
 
 struct worker {
@@ -224,6 +243,7 @@ int main(void)
 		TEST(watch__refuses),
 		TEST(large_request__is_refused),
 		TEST(drain__ends_a_call_that_waits),
+		TEST(hang_up__is_a_caller_who_went),
 		TEST(callers__are_not_confused),
 	};
 	return cmocka_run_group_tests_name("rpc/adopt", tests, NULL, NULL);
