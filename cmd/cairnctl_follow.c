@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "cmd/cairnctl_fleet.h"
 #include "cmd/cairnctl_format.h"
 #include "cmd/cairnctl_job.h"
 #include "cmd/cairnctl_progress.h"
@@ -37,6 +38,7 @@ struct follow {
 	size_t n_blobs, cap_blobs;
 	Cairn__V1__JobState *images; /* as they were told last */
 	size_t n_images;
+	struct ctl_nodes nodes;
 	char id[CTL_LINE]; /* "": not known yet */
 	bool done, succeeded;
 };
@@ -102,6 +104,29 @@ static void take_blob(struct follow *f, const Cairn__V1__JobBlob *b)
 	}
 }
 
+/* ---- nodes ---- */
+
+/* One that ended is told at once; on a terminal, all of them once more in the table at the end. */
+static void take_node(struct follow *f, const Cairn__V1__JobNode *node)
+{
+	const bool changed = ctl_nodes_take(&f->nodes, node);
+	if (f->ctl->json) {
+		ctl_print_node(f->ctl, node);
+	} else if (changed && ctl_node_over(node->state)) {
+		ctl_progress_clear(&f->progress);
+		ctl_print_node(f->ctl, node);
+	}
+}
+
+static void print_nodes(const struct follow *f)
+{
+	if (f->ctl->json || !f->ctl->terminal || f->nodes.n == 0) return;
+	printf("\n");
+	ctl_print_node_head();
+	for (size_t i = 0; i < f->nodes.n; i++) ctl_print_node(f->ctl, f->nodes.list[i]);
+	printf("\n");
+}
+
 /* ---- images ---- */
 
 /* On a terminal, an image that ended: why it failed is told at the end. */
@@ -161,8 +186,13 @@ static void format_job(const struct follow *f, const Cairn__V1__Job *job, size_t
 	char images[CTL_TEXT];
 	const struct ctl_amounts a = {job->blobs_done, job->blobs_total, job->bytes_done,
 				      job->bytes_total};
-	snprintf(images, sizeof(images), "  %lld/%zu images", (long long)ctl_job_images_done(job),
-		 job->n_images);
+	if (job->fleet != NULL) {
+		snprintf(images, sizeof(images), "  %lld/%lld nodes", (long long)job->nodes_done,
+			 (long long)job->nodes_total);
+	} else {
+		snprintf(images, sizeof(images), "  %lld/%zu images",
+			 (long long)ctl_job_images_done(job), job->n_images);
+	}
 	if (job->blobs_total == 0) { /* nothing is known of it yet */
 		snprintf(line, LINE_LIMIT < width + 1 ? LINE_LIMIT : width + 1, "%s%s",
 			 ctl_job_state(job->state), images);
@@ -215,11 +245,16 @@ static void print_summary(const struct ctl *ctl, const Cairn__V1__Job *job)
 		ctl_print_job_fields(job);
 		return;
 	}
-	printf("%s: %lld of %zu images, %lld of %lld blobs, %s are here; %s of that came from "
-	       "registries",
-	       ctl_job_state(job->state), (long long)ctl_job_images_done(job), job->n_images,
+	printf("%s: ", ctl_job_state(job->state));
+	if (job->fleet != NULL) {
+		printf("%lld of %lld nodes, ", (long long)job->nodes_done,
+		       (long long)job->nodes_total);
+	} else {
+		printf("%lld of %zu images, ", (long long)ctl_job_images_done(job), job->n_images);
+	}
+	printf("%lld of %lld blobs, %s are %s; %s of that came from registries",
 	       (long long)job->blobs_done, (long long)job->blobs_total,
-	       ctl_format_bytes(job->bytes_done, size),
+	       ctl_format_bytes(job->bytes_done, size), job->fleet != NULL ? "there" : "here",
 	       ctl_format_bytes(job->bytes_fetched, fetched));
 	if (job->bytes_from_peers > 0) {
 		printf(", %s from peers", ctl_format_bytes(job->bytes_from_peers, peers));
@@ -245,7 +280,8 @@ static void tell_problems(const struct follow *f, const Cairn__V1__Job *job)
 			b->error != NULL ? ctl_format_plain(b->error, error, sizeof(error))
 					 : "failed");
 	}
-	for (size_t i = 0; i < job->n_images; i++) {
+	for (size_t i = 0; i < f->nodes.n; i++) ctl_tell_node(f->nodes.list[i]);
+	for (size_t i = 0; i < job->n_images && job->fleet == NULL; i++) {
 		const Cairn__V1__JobImage *image = job->images[i];
 		if (image->state == CAIRN__V1__JOB_STATE__SUCCEEDED) continue;
 		fprintf(stderr, "cairnctl: %s: %s\n",
@@ -264,12 +300,14 @@ static bool on_progress(void *arg, const ProtobufCMessage *msg)
 	struct follow *f = arg;
 	const Cairn__V1__JobProgress *p = (const Cairn__V1__JobProgress *)msg;
 	for (size_t i = 0; i < p->n_blobs; i++) take_blob(f, p->blobs[i]);
+	for (size_t i = 0; i < p->n_nodes; i++) take_node(f, p->nodes[i]);
 	if (p->job == NULL) return !ferror(stdout);
 	take_job(f, p->job);
 	if (p->done) {
 		f->done = true;
 		f->succeeded = p->job->state == CAIRN__V1__JOB_STATE__SUCCEEDED;
 		ctl_progress_clear(&f->progress);
+		print_nodes(f);
 		print_summary(f->ctl, p->job);
 		if (!f->succeeded) tell_problems(f, p->job);
 	} else if (f->ctl->terminal && !f->ctl->json) {
@@ -319,6 +357,7 @@ int ctl_follow_job(struct ctl *ctl, const char *method, const ProtobufCMessage *
 	/* Once the job is over, how the call ended says nothing more. */
 	if (!f.done) status = tell_broken(&f, owner, rc, &err);
 	tdestroy(f.by_digest, free_blob);
+	ctl_nodes_fini(&f.nodes);
 	free(f.blobs);
 	free(f.images);
 	return status;

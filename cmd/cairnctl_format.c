@@ -143,6 +143,23 @@ const char *ctl_format_reason(const char *why, const char *what, int64_t idle_se
 
 /* ---- what people write ---- */
 
+bool ctl_parse_until(const char *text, int64_t now_s, int64_t max, int64_t *ret_seconds)
+{
+	struct tm tm = {0};
+	if (!ctl_parse_span(text, ret_seconds)) {
+		const char *end = strptime(text, "%Y-%m-%dT%H:%M:%SZ", &tm);
+		if (end == NULL || *end != '\0') return false;
+		*ret_seconds = timegm(&tm) - now_s;
+	}
+	return *ret_seconds >= 1 && *ret_seconds <= max;
+}
+
+bool ctl_valid_amount(const char *text)
+{
+	const size_t n = strspn(text, "0123456789");
+	return n > 0 && (text[n] == '\0' || strcmp(text + n, "%") == 0);
+}
+
 bool ctl_parse_number(const char *text, int64_t max, int64_t *ret)
 {
 	int64_t n = 0;
@@ -197,7 +214,7 @@ static size_t platform_word(const char *text)
 
 bool ctl_valid_platform(const char *text)
 {
-	if (strcmp(text, "all") == 0) return true;
+	if (strcmp(text, "all") == 0 || strcmp(text, "node") == 0) return true;
 	for (int words_seen = 1; words_seen <= 3; words_seen++) {
 		const size_t n = platform_word(text);
 		if (n == 0) return false;

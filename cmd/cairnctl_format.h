@@ -43,13 +43,19 @@ const char *ctl_format_detail(const char *why, const char *what, int64_t idle_se
 /* "90s", "30m", "72h", "7d": at least 1 s, at most CTL_SPAN_MAX_S. */
 bool ctl_parse_span(const char *text, int64_t *ret_seconds);
 
+/* A span as above, or a time as "2026-01-31T08:00:00Z": seconds from now_s on, at most max. */
+bool ctl_parse_until(const char *text, int64_t now_s, int64_t max, int64_t *ret_seconds);
+
+/* "5" or "30%": digits, and a sign or not; whether that many may be is for cairnd to say. */
+bool ctl_valid_amount(const char *text);
+
 /* A decimal number from 0 to max. */
 bool ctl_parse_number(const char *text, int64_t max, int64_t *ret);
 
 /* A decimal number from min to max, which may be negative. */
 bool ctl_parse_integer(const char *text, int64_t min, int64_t max, int64_t *ret);
 
-/* "os/arch", "os/arch/variant" or "all". */
+/* "os/arch", "os/arch/variant", "node" or "all". */
 bool ctl_valid_platform(const char *text);
 
 /* Might an image's name have a user, a password or a token in it ("user:password@host/image")? If

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cmd/cairnctl.h"
+#include "cmd/cairnctl_fleet.h"
 #include "cmd/cairnctl_format.h"
 
 #define KEEP_MAX 1000 /* as cairn.proto has it */
@@ -207,14 +208,19 @@ const struct ctl_verb ctl_gc = {
 
 static int run_prune(struct ctl *ctl, int argc, char **argv)
 {
-	static const struct option own[] = {
-		{"keep", required_argument, NULL, 'k'}, {"dry-run", no_argument, NULL, 'n'}, {0}};
+	static const struct option own[] = {{"keep", required_argument, NULL, 'k'},
+					    {"dry-run", no_argument, NULL, 'n'},
+					    {"nodes", required_argument, NULL, 'N'},
+					    {0}};
 	Cairn__V1__PruneRequest request;
 	cairn__v1__prune_request__init(&request);
 	request.keep = 1;
 	for (int c; (c = ctl_getopt(ctl, argc, argv, own)) != -1;) {
 		if (c == 'n') {
 			request.dry_run = true;
+		} else if (c == 'N') {
+			if (optarg[0] == '\0') return ctl_usage(ctl, "--nodes needs nodes");
+			request.nodes = optarg;
 		} else if (!ctl_parse_number(optarg, KEEP_MAX, &request.keep)) {
 			return ctl_usage(ctl, "--keep is a number from 0 to %d, not \"%s\"",
 					 KEEP_MAX, optarg);
@@ -224,12 +230,13 @@ static int run_prune(struct ctl *ctl, int argc, char **argv)
 		return ctl_usage(ctl, "prune takes one image name");
 	}
 	request.name = argv[optind];
+	if (request.nodes[0] != '\0') return ctl_fleet_prune(ctl, &request);
 	return run_pass(ctl, "Prune", &request.base, request.dry_run);
 }
 
 const struct ctl_verb ctl_prune = {
 	.name = "prune",
-	.arguments = "REF [--keep N] [--dry-run]",
+	.arguments = "REF [--keep N] [--dry-run] [--nodes NODES]",
 	.summary = "drop an image's old versions at once",
 	.help = "Forgets all versions of the image name REF but the newest, and evicts at once "
 		"what\n"
@@ -237,7 +244,14 @@ const struct ctl_verb ctl_prune = {
 		"as\n"
 		"for a pull: busybox is docker.io/library/busybox:latest.\n\n"
 		"  --keep N    how many of the newest versions stay, 0 to 1000 (default 1)\n"
-		"  --dry-run   decide, but evict and forget nothing\n\n" DECISION_HELP,
+		"  --dry-run   decide, but evict and forget nothing\n"
+		"  --nodes NODES\n"
+		"              on these nodes of the cluster, as preheat takes them; a line for "
+		"each then:\n"
+		"              \"node\", name, \"done\" or \"failed\", versions forgotten, "
+		"blobs evicted, bytes,\n"
+		"              blobs kept, bytes, error. Exit status 1 if one was not "
+		"pruned\n\n" DECISION_HELP,
 	.run = run_prune,
 };
 

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "base/clock.h"
+#include "cmd/cairnctl_fleet.h"
 #include "cmd/cairnctl_format.h"
 
 const char *ctl_job_state(Cairn__V1__JobState state)
@@ -51,7 +52,7 @@ int64_t ctl_job_age(const Cairn__V1__Job *job)
 
 json_t *ctl_json_job(const Cairn__V1__Job *job)
 {
-	return json_pack(
+	json_t *object = json_pack(
 		"{s:s, s:o, s:s, s:o, s:o, s:o, s:o, s:i, s:{s:I, s:I}, s:{s:I, s:I}, "
 		"s:{s:I, s:I, s:I, s:I}, s:o}",
 		"type", "job", "id", ctl_json_text(job->id), "state", ctl_job_state(job->state),
@@ -64,6 +65,14 @@ json_t *ctl_json_job(const Cairn__V1__Job *job)
 		(json_int_t)job->bytes_total, "fetched", (json_int_t)job->bytes_fetched,
 		"from_peers", (json_int_t)job->bytes_from_peers, "error",
 		ctl_json_text(job->error));
+	if (job->fleet != NULL) {
+		json_object_set_new(object, "nodes",
+				    json_pack("{s:I, s:I, s:I}", "done",
+					      (json_int_t)job->nodes_done, "total",
+					      (json_int_t)job->nodes_total, "failed",
+					      (json_int_t)job->nodes_failed));
+	}
+	return object;
 }
 
 json_t *ctl_json_job_image(const Cairn__V1__JobImage *image)
@@ -133,6 +142,13 @@ static void print_amounts(const struct ctl *ctl, const Cairn__V1__Job *job)
 		 (long long)job->blobs_total, ctl_format_bytes(job->bytes_done, done),
 		 ctl_format_bytes(job->bytes_total, total));
 	ctl_print_field(ctl, "blobs", text);
+	if (job->fleet != NULL) {
+		snprintf(text, sizeof(text),
+			 "%lld of %lld have all of it, %lld have failed or are down",
+			 (long long)job->nodes_done, (long long)job->nodes_total,
+			 (long long)job->nodes_failed);
+		ctl_print_field(ctl, "nodes", text);
+	}
 	ctl_print_size(ctl, "fetched", job->bytes_fetched);
 	ctl_print_size(ctl, "from peers", job->bytes_from_peers);
 }
@@ -203,6 +219,11 @@ void ctl_print_job(const struct ctl *ctl, const Cairn__V1__JobProgress *p, bool 
 		printf("\n%-9s  %-71s  %24s  %-8s  %s\n", "STATE", "DIGEST", "HERE", "FROM",
 		       "ERROR");
 	}
+	if (first && p->n_nodes > 0 && ctl->terminal && !ctl->json) {
+		printf("\n");
+		ctl_print_node_head();
+	}
+	for (size_t i = 0; i < p->n_nodes && !ferror(stdout); i++) ctl_print_node(ctl, p->nodes[i]);
 	for (size_t i = 0; i < p->n_blobs && !ferror(stdout); i++) {
 		if (ctl->json) {
 			ctl_print_json(ctl_json_job_blob(p->blobs[i]));

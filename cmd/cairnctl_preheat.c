@@ -10,12 +10,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "cmd/cairnctl.h"
 #include "cmd/cairnctl_format.h"
 #include "cmd/cairnctl_job.h"
 
 #define SECRET_MAX 65536 /* bytes: tokens of some registries have many thousands */
 #define PRIORITY_MAX 100
+#define UNTIL_MAX_S (7 * 86400)
 
 /* Owned strings. */
 struct strings {
@@ -27,6 +29,8 @@ struct order {
 	struct ctl *ctl;
 	Cairn__V1__PreheatRequest request;
 	Cairn__V1__Login login;
+	Cairn__V1__Fleet fleet;
+	bool staged; /* an option that is only for several nodes */
 	struct strings references, platforms, namespaces;
 	char *username;
 	char *secret; /* what came on standard input */
@@ -45,6 +49,11 @@ enum {
 	OPT_PASSWORD_STDIN,
 	OPT_IDENTITY_TOKEN_STDIN,
 	OPT_FILE,
+	OPT_NODES,
+	OPT_BATCH,
+	OPT_PAUSE,
+	OPT_MAX_FAILURES,
+	OPT_UNTIL,
 	OPT_PASSWORD, /* these two are there to be refused: getopt would take them for short forms
 		       */
 	OPT_IDENTITY_TOKEN,
@@ -62,6 +71,11 @@ static const struct option own_options[] = {
 	{"password-stdin", no_argument, NULL, OPT_PASSWORD_STDIN},
 	{"identity-token-stdin", no_argument, NULL, OPT_IDENTITY_TOKEN_STDIN},
 	{"file", required_argument, NULL, OPT_FILE},
+	{"nodes", required_argument, NULL, OPT_NODES},
+	{"batch", required_argument, NULL, OPT_BATCH},
+	{"pause", required_argument, NULL, OPT_PAUSE},
+	{"max-failures", required_argument, NULL, OPT_MAX_FAILURES},
+	{"until", required_argument, NULL, OPT_UNTIL},
 	{"password", required_argument, NULL, OPT_PASSWORD},
 	{"identity-token", required_argument, NULL, OPT_IDENTITY_TOKEN},
 	{0}};
@@ -237,13 +251,57 @@ static int take_number(struct order *o, int c)
 	return CTL_DONE;
 }
 
+static int take_amount(struct order *o, const char *option, char **ret)
+{
+	if (!ctl_valid_amount(optarg)) {
+		return ctl_usage(o->ctl,
+				 "%s is a number of nodes or a share of them such as 30%%, "
+				 "not \"%s\"",
+				 option, optarg);
+	}
+	*ret = optarg;
+	return CTL_DONE;
+}
+
+/* What is for several nodes. */
+static int take_fleet_option(struct order *o, int c)
+{
+	const int64_t now_s = cairn_real_ns(&cairn_clock_system) / CAIRN_NS_PER_S;
+	o->staged = o->staged || c != OPT_NODES;
+	switch (c) {
+	case OPT_NODES:
+		if (optarg[0] == '\0') return ctl_usage(o->ctl, "--nodes needs nodes");
+		o->fleet.nodes = optarg;
+		o->request.fleet = &o->fleet;
+		return CTL_DONE;
+	case OPT_BATCH:
+		return take_amount(o, "--batch", &o->fleet.batch);
+	case OPT_MAX_FAILURES:
+		return take_amount(o, "--max-failures", &o->fleet.max_failures);
+	case OPT_PAUSE:
+		if (ctl_parse_span(optarg, &o->fleet.pause_seconds)) return CTL_DONE;
+		return ctl_usage(o->ctl,
+				 "--pause is a number with s, m or h, from 1s to 24h, not \"%s\"",
+				 optarg);
+	default:
+		if (ctl_parse_until(optarg, now_s, UNTIL_MAX_S, &o->fleet.until_seconds)) {
+			return CTL_DONE;
+		}
+		return ctl_usage(o->ctl,
+				 "--until is how long, such as 2h, or a time that is to come, such "
+				 "as 2026-01-31T08:00:00Z, within 7 days, not \"%s\"",
+				 optarg);
+	}
+}
+
 static int take_option(struct order *o, int c)
 {
 	switch (c) {
 	case OPT_PLATFORM:
 		if (!ctl_valid_platform(optarg)) {
 			return ctl_usage(
-				o->ctl, "--platform is os/arch, os/arch/variant or all, not \"%s\"",
+				o->ctl,
+				"--platform is os/arch, os/arch/variant, node or all, not \"%s\"",
 				optarg);
 		}
 		add(&o->platforms, optarg);
@@ -261,6 +319,12 @@ static int take_option(struct order *o, int c)
 		return CTL_DONE;
 	case OPT_FILE:
 		return add_file(o, optarg);
+	case OPT_NODES:
+	case OPT_BATCH:
+	case OPT_PAUSE:
+	case OPT_MAX_FAILURES:
+	case OPT_UNTIL:
+		return take_fleet_option(o, c);
 	default:
 		return ctl_usage(o->ctl,
 				 "a password or a token is no argument, where others see it: "
@@ -292,6 +356,10 @@ static int take_options(struct order *o, int argc, char **argv)
 		if (status != CTL_DONE) return status;
 	}
 	if (o->references.n == 0) return ctl_usage(o->ctl, "preheat takes images, at least one");
+	if (o->staged && o->request.fleet == NULL) {
+		return ctl_usage(o->ctl,
+				 "--batch, --pause, --max-failures and --until go with --nodes");
+	}
 	return set_login(o);
 }
 
@@ -335,6 +403,7 @@ static int run_preheat(struct ctl *ctl, int argc, char **argv)
 	struct order o = {.ctl = ctl};
 	cairn__v1__preheat_request__init(&o.request);
 	cairn__v1__login__init(&o.login);
+	cairn__v1__fleet__init(&o.fleet);
 	int status = take_options(&o, argc, argv);
 	if (status == CTL_DONE) {
 		o.request.references = o.references.items;
@@ -363,9 +432,9 @@ const struct ctl_verb ctl_preheat = {
 		"one "
 		"a\n"
 		"                         line, # before a comment; may be repeated\n"
-		"  --platform PLATFORM    os/arch, os/arch/variant or all; may be repeated "
-		"(default:\n"
-		"                         this node's)\n"
+		"  --platform PLATFORM    os/arch, os/arch/variant, node (the node's own) or all; "
+		"may be\n"
+		"                         repeated (default: node)\n"
 		"  --namespace NS         the namespace of containerd that the images are for; may "
 		"be\n"
 		"                         repeated (default: k8s.io)\n"
@@ -383,6 +452,22 @@ const struct ctl_verb ctl_preheat = {
 		"  --username USER --password-stdin\n"
 		"                         log in as USER, with the password on standard input\n"
 		"  --identity-token-stdin log in with the token on standard input\n\n"
+		"  --nodes NODES          on these nodes of the cluster: all, a number, a share "
+		"such "
+		"as 30%,\n"
+		"                         names separated by commas, or label=value; they cannot "
+		"be "
+		"given\n"
+		"                         a login\n"
+		"  --batch N|P%           so many nodes at a time (default: all at once)\n"
+		"  --pause TIME           wait so long between two batches\n"
+		"  --max-failures N|P%    begin no further batch when more nodes than that have "
+		"failed\n"
+		"                         (default: go on)\n"
+		"  --until TIME           so long, such as 2h, or until 2026-01-31T08:00:00Z, "
+		"nodes "
+		"that\n"
+		"                         join or come back are caught up; the job ends then\n\n"
 		"In a pipe, a line has fields separated by tabs. \"blob\", one that ended: digest, "
 		"state,\n"
 		"bytes here, bytes in all, source, error. \"progress\": blobs done, of, bytes "
@@ -392,6 +477,8 @@ const struct ctl_verb ctl_preheat = {
 		"and\n"
 		"\"job\": id, state, age in seconds, images done, of, blobs done, of, bytes done, "
 		"of,\n"
-		"bytes from registries, error.",
+		"bytes from registries, error. With --nodes \"node\", one that ended: name, state, "
+		"bytes\n"
+		"from registries, from peers, seconds, blobs done, of, failed, error.",
 	.run = run_preheat,
 };

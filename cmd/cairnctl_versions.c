@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "cmd/cairnctl.h"
+#include "cmd/cairnctl_fleet.h"
 #include "cmd/cairnctl_format.h"
 
 struct history {
@@ -90,17 +91,20 @@ static bool on_versions(void *arg, const ProtobufCMessage *msg)
 
 static int run_versions(struct ctl *ctl, int argc, char **argv)
 {
-	static const struct option own[] = {{0}};
+	static const struct option own[] = {{"fleet", no_argument, NULL, 'f'}, {0}};
+	bool fleet = false;
 	Cairn__V1__ListVersionsRequest request;
 	struct history history = {.ctl = ctl,
 				  .now_s = cairn_real_ns(&cairn_clock_system) / CAIRN_NS_PER_S};
 	struct cairn_err err;
 	cairn__v1__list_versions_request__init(&request);
-	(void)ctl_getopt(ctl, argc, argv, own);
+	while (ctl_getopt(ctl, argc, argv, own) == 'f') fleet = true;
 	if (optind + 1 < argc || (optind < argc && argv[optind][0] == '\0')) {
 		return ctl_usage(ctl, "versions takes one image name, or none");
 	}
 	if (optind < argc) request.name = argv[optind];
+	if (fleet && optind == argc) return ctl_usage(ctl, "versions --fleet takes one image name");
+	if (fleet) return ctl_fleet_versions(ctl, request.name);
 	if (ctl_stream(ctl, "ListVersions", &request.base,
 		       &cairn__v1__list_versions_response__descriptor, on_versions, &history,
 		       &err) != CAIRN_OK) {
@@ -113,17 +117,25 @@ static int run_versions(struct ctl *ctl, int argc, char **argv)
 
 const struct ctl_verb ctl_versions = {
 	.name = "versions",
-	.arguments = "[REF]",
+	.arguments = "[REF [--fleet]]",
 	.summary = "what image names stood for, and what of that is here",
 	.help = "Lists the versions of the image name REF, or of all names, newest first. "
 		"\"ready\": all\n"
 		"that it needs is here, for at least one platform, so a roll-back to it downloads\n"
 		"nothing; else how many blobs and bytes are lacking. \"kept\": garbage collection\n"
 		"keeps it for a roll-back. Exit status 1 if no version of REF is known.\n\n"
+		"  --fleet   ask every node of the cluster: of each version of REF, how many nodes "
+		"could\n"
+		"            go back to it right now, which could not, and why\n\n"
 		"In a pipe, a line has these fields, separated by tabs: name, digest, \"current\" "
 		"or\n"
 		"\"-\", \"complete\" or \"incomplete\", missing blobs, missing bytes, \"kept\" or "
 		"\"-\", blobs,\n"
-		"bytes, first seen, last seen (UTC).",
+		"bytes, first seen, last seen (UTC). With --fleet: \"version\", name, digest, "
+		"nodes that "
+		"are\n"
+		"ready, of how many, nodes where it is current; and for each that is not ready "
+		"\"not-ready\",\n"
+		"digest, node, why.",
 	.run = run_versions,
 };

@@ -60,7 +60,7 @@ static const char usage[] =
 	"proxy plugin that `cairnctl containerd-config` prints the configuration for.\n"
 	"\n"
 	"  --config FILE    configuration, see cairn.yaml(5); an empty file will do\n"
-	"  --check-config   say whether FILE is valid, and what in it has no effect; exit\n"
+	"  --check-config   say whether FILE is valid, and exit\n"
 	"  --version        print the version and exit\n"
 	"  --help           print this and exit\n"
 	"\n"
@@ -78,22 +78,9 @@ static int check_config(const char *path)
 		fprintf(stderr, "cairnd: %s\n", err.msg);
 		return EXIT_FAILURE;
 	}
-	for (size_t i = 0; i < config.without_effect.n; i++) {
-		printf("%s: %s has no effect in this version\n", path,
-		       config.without_effect.items[i]);
-	}
 	printf("%s: valid\n", path);
 	cairn_config_fini(&config);
 	return EXIT_SUCCESS;
-}
-
-static void warn_without_effect(const struct cairn_config *config)
-{
-	for (size_t i = 0; i < config->without_effect.n; i++) {
-		cairn_log(CAIRN_LOG_WARN, "config_key_ignored",
-			  CAIRN_STR("key", config->without_effect.items[i]),
-			  CAIRN_STR("why", "has no effect in this version"));
-	}
 }
 
 /* ---- the process ------------------------------------------------------------------------------*/
@@ -226,6 +213,8 @@ static enum cairn_code open_registries(struct daemon *d, struct cairn_err *err)
 
 static enum cairn_code start_preheat(struct daemon *d, struct cairn_err *err)
 {
+	struct cairn_fleet_link link;
+	cairn_fleet_link_swarm(d->p2p.swarm, &link);
 	d->fills = cairn_fills_new(d->cache);
 	const struct cairn_preheat_opts opts = {
 		.cache = d->cache,
@@ -239,8 +228,20 @@ static enum cairn_code start_preheat(struct daemon *d, struct cairn_err *err)
 		.containerd = cairn_runtime_channel(d->runtime),
 		.state_dir = d->config.state_dir,
 		.owners = d->config.containerd.sharing_by_namespace,
+		.fleet = d->p2p.swarm != NULL && !d->config.p2p.fleet_off ? &link : NULL,
 	};
 	return cairn_preheat_start(&opts, &d->preheat, err);
+}
+
+static void start_fleet(struct daemon *d)
+{
+	struct cairn_fleet_node_opts opts = {
+		.cache = d->cache,
+		.preheat = d->preheat,
+		.gc = d->gc,
+		.version = CAIRN_VERSION,
+	};
+	cairnd_fleet_start(&d->p2p, &d->config, &opts);
 }
 
 static void add_services(struct daemon *d)
@@ -317,6 +318,7 @@ static enum cairn_code start(struct daemon *d, struct cairn_err *err)
 	}
 	if (rc == CAIRN_OK) rc = start_preheat(d, err);
 	if (rc == CAIRN_OK) rc = cairn_rpc_server_new(d->rpc, &d->server, err);
+	if (rc == CAIRN_OK) start_fleet(d);
 	if (rc == CAIRN_OK) add_services(d);
 	if (rc == CAIRN_OK) cairn_rpc_server_on_connect(d->server, client_connected, d->runtime);
 	if (rc == CAIRN_OK) rc = make_parent(d->config.listen, err);
@@ -349,6 +351,7 @@ static void stop(struct daemon *d)
 	int64_t left_ns = end_ns - cairn_boot_ns(&cairn_clock_system);
 	cairnd_remote_stop(&d->remote, left_ns > 0 ? left_ns / CAIRN_NS_PER_MS : 0);
 	cairn_http_stop(d->http);
+	cairnd_fleet_stop(&d->p2p);
 	cairn_preheat_stop(d->preheat);
 	cairn_gc_stop(d->gc);
 	cairn_runtime_stop(d->runtime);
@@ -416,7 +419,6 @@ static int run(const char *config_path)
 	block_signals(&signals);
 	mallopt(M_ARENA_MAX, 2); /* a few threads that do little: arenas of their own only cost */
 	raise_file_limit();
-	warn_without_effect(&d.config);
 	int status = EXIT_SUCCESS;
 	if (start(&d, &err) == CAIRN_OK) {
 		log_ready(&d);

@@ -54,6 +54,17 @@ static void add_strings(struct text *text, const ProtobufCFieldDescriptor *field
 	}
 }
 
+static void add_fields(struct text *text, const ProtobufCMessage *message);
+
+/* Which nodes a job is for. Of other messages nothing is shown: a login is one. */
+static void add_message(struct text *text, const ProtobufCFieldDescriptor *field,
+			const uint8_t *message)
+{
+	const ProtobufCMessage *inner;
+	memcpy(&inner, message + field->offset, sizeof(inner));
+	if (inner != NULL && strcmp(field->name, "fleet") == 0) add_fields(text, inner);
+}
+
 static void add_field(struct text *text, const ProtobufCFieldDescriptor *field,
 		      const uint8_t *message)
 {
@@ -77,21 +88,28 @@ static void add_field(struct text *text, const ProtobufCFieldDescriptor *field,
 	case PROTOBUF_C_TYPE_INT64:
 		memcpy(&wide, message + field->offset, sizeof(wide));
 		break;
+	case PROTOBUF_C_TYPE_MESSAGE:
+		add_message(text, field, message);
+		return;
 	default:
-		return; /* messages: a login is one */
+		return;
 	}
 	snprintf(number, sizeof(number), "%lld", (long long)wide);
 	if (wide != 0) add(text, field->name, number);
 }
 
+static void add_fields(struct text *text, const ProtobufCMessage *message)
+{
+	const ProtobufCMessageDescriptor *type = message->descriptor;
+	for (unsigned i = 0; i < type->n_fields; i++) {
+		add_field(text, &type->fields[i], (const uint8_t *)message);
+	}
+}
+
 static void describe(const ProtobufCMessage *request, struct text *ret)
 {
 	*ret = (struct text){.n = 0};
-	if (request == NULL) return;
-	const ProtobufCMessageDescriptor *type = request->descriptor;
-	for (unsigned i = 0; i < type->n_fields; i++) {
-		add_field(ret, &type->fields[i], (const uint8_t *)request);
-	}
+	if (request != NULL) add_fields(ret, request);
 }
 
 /* ---- the line ---- */

@@ -1,6 +1,7 @@
 #include "cmd/cairnd_swarm.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -66,6 +67,7 @@ enum cairn_code cairnd_swarm_start(struct cairnd_swarm *s, const struct cairn_co
 		.max_grants = config->p2p.max_grants,
 		.may_share = s->share != NULL ? cairn_share_may : NULL,
 		.may_share_arg = s->share,
+		.calls = !config->p2p.fleet_off,
 		.callers = s->callers,
 	};
 	s->tls = config->p2p.tls.cert[0] != '\0';
@@ -91,6 +93,33 @@ enum cairn_code cairnd_swarm_set_peers(struct cairnd_swarm *s, const struct cair
 				       struct cairn_err *err)
 {
 	return cairn_swarm_set_peers(s->swarm, list(&config->p2p.peers), config->p2p.peers.n, err);
+}
+
+void cairnd_fleet_start(struct cairnd_swarm *s, const struct cairn_config *config,
+			struct cairn_fleet_node_opts *opts)
+{
+	char name[256];
+	const struct cairn_config_map *map = &config->node.labels;
+	if (s->swarm == NULL || config->p2p.fleet_off) return;
+	struct cairn_fleet_label *labels = calloc(map->n + 1, sizeof(*labels));
+	if (labels == NULL) abort();
+	for (size_t i = 0; i < map->n; i++) {
+		labels[i] = (struct cairn_fleet_label){map->items[i].key, map->items[i].value};
+	}
+	take_name(config, name, sizeof(name));
+	opts->name = name;
+	opts->labels = labels;
+	opts->n_labels = map->n;
+	s->node = cairn_fleet_node_new(opts);
+	free(labels);
+	cairn_swarm_answer(s->swarm, cairn_fleet_node_answer, s->node);
+}
+
+void cairnd_fleet_stop(struct cairnd_swarm *s)
+{
+	if (s->node == NULL) return;
+	cairn_swarm_answer(s->swarm, NULL, NULL);
+	cairn_fleet_node_free(cairn_steal(&s->node));
 }
 
 void cairnd_swarm_reload(struct cairnd_swarm *s)

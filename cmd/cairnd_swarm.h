@@ -10,6 +10,7 @@ struct cairnd_swarm {
 	struct cairn_swarm *swarm;    /* NULL: p2p.listen is "" */
 	struct cairn_callers callers; /* whom it is to hand on to others */
 	bool tls;
+	struct cairn_fleet_node *node; /* what other nodes may ask of this one; NULL: nothing */
 };
 
 /* What may be shared: before anything tells of what is here. */
@@ -30,6 +31,13 @@ void cairnd_swarm_set_limits(struct cairnd_swarm *s, const struct cairn_config *
 CAIRN_CHECKED enum cairn_code cairnd_swarm_set_peers(struct cairnd_swarm *s,
 						     const struct cairn_config *config,
 						     struct cairn_err *err);
+
+/* Answer other nodes, if that is configured; what is not, opts says. Until the stop. */
+void cairnd_fleet_start(struct cairnd_swarm *s, const struct cairn_config *config,
+			struct cairn_fleet_node_opts *opts);
+/* Before preheat ends. */
+void cairnd_fleet_stop(struct cairnd_swarm *s);
+
 /* The certificates, again from their files. Logs what comes of it. */
 void cairnd_swarm_reload(struct cairnd_swarm *s);
 

@@ -27,7 +27,7 @@ const struct key cairn_config_keys[] = {
 	{"listen", TYPE_PATH, "/run/cairn/cairn.sock", NULL, 1, 107, AT(listen), RESTART},
 	{"drain", TYPE_DURATION, "10s", "0s to 10m", 0, 600 * MS_S, AT(drain), RESTART},
 	{"node.name", TYPE_STRING, "", "a name", 0, 253, AT(node.name), RESTART},
-	{"node.labels", TYPE_MAP, NULL, NULL, 0, 0, AT(node.labels), IDLE},
+	{"node.labels", TYPE_MAP, NULL, NULL, 0, 0, AT(node.labels), RESTART},
 	{"containerd.address", TYPE_PATH_OR_NONE, "/run/containerd/containerd.sock", NULL, 0, 107,
 	 AT(containerd.address), RESTART},
 	{"containerd.prefill", TYPE_BOOL, "true", NULL, 0, 0, AT(containerd.prefill), RESTART},
@@ -52,6 +52,7 @@ const struct key cairn_config_keys[] = {
 	{"p2p.tls.cert", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.tls.cert), RESTART},
 	{"p2p.tls.key", TYPE_PATH_OR_NONE, "", NULL, 0, 3072, AT(p2p.tls.key), RESTART},
 	{"p2p.admins", TYPE_LIST, NULL, NULL, 0, 0, AT(p2p.admins), RESTART},
+	{"p2p.fleet", TYPE_CHOICE, "members", "members|off", 0, 0, AT(p2p.fleet_off), RESTART},
 	{"p2p.directory", TYPE_CHOICE, "static", "static|etcd", 0, 0, AT(p2p.directory_etcd),
 	 RESTART},
 	{"p2p.peers", TYPE_LIST, NULL, NULL, 0, 0, AT(p2p.peers), RELOAD},
@@ -410,20 +411,6 @@ static void set_defaults(struct cairn_config *config)
 	}
 }
 
-static void note_without_effect(struct cairn_config *config)
-{
-	struct cairn_config defaults = {0};
-	set_defaults(&defaults);
-	struct cairn_config_list *list = &config->without_effect;
-	list->items = must_calloc(cairn_config_n_keys, sizeof(list->items[0]));
-	for (size_t i = 0; i < cairn_config_n_keys; i++) {
-		const struct key *key = &cairn_config_keys[i];
-		if (key->acts != IDLE || cairn_config_same(key, config, &defaults)) continue;
-		list->items[list->n++] = must_copy(key->path);
-	}
-	cairn_config_fini(&defaults);
-}
-
 enum cairn_code cairn_config_parse(const char *name, const char *text, size_t len,
 				   struct cairn_config *ret, struct cairn_err *err)
 {
@@ -450,7 +437,6 @@ enum cairn_code cairn_config_parse(const char *name, const char *text, size_t le
 		cairn_config_fini(&config);
 		return rc;
 	}
-	note_without_effect(&config);
 	*ret = config;
 	return CAIRN_OK;
 }
@@ -484,7 +470,6 @@ void cairn_config_fini(struct cairn_config *config)
 		list_fini(&config->registries.hosts[i].mirrors);
 	}
 	free(config->registries.hosts);
-	list_fini(&config->without_effect);
 	*config = (struct cairn_config){0};
 }
 

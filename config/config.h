@@ -72,6 +72,7 @@ struct cairn_config {
 			char *ca, *cert, *key;
 		} tls;
 		struct cairn_config_list admins;
+		bool fleet_off;	     /* no other node may coordinate work here */
 		bool directory_etcd; /* otherwise static */
 		struct cairn_config_list peers;
 		struct {
@@ -93,10 +94,6 @@ struct cairn_config {
 		char *listen;
 	} http;
 	enum cairn_log_level log_level;
-
-	/* Keys that were set to another value than their default and have no effect in this
-	 * version. */
-	struct cairn_config_list without_effect;
 };
 
 /* Parse len bytes; name is for messages. Errors: INVALID_ARGUMENT. */

@@ -49,10 +49,11 @@ _cairnctl() {
 		mapfile -t COMPREPLY < <(compgen -d -- "$word")
 		return
 		;;
+	--nodes) words='all' ;;
 	--state) words='cached referenced' ;;
 	--containerd-version) words='1.6 1.7 2.x' ;;
-	--platform) words='all linux/amd64 linux/arm64 linux/arm/v7' ;;
-	--address | --tls-server-name | --keep-for | --for | --priority | --namespace | --username | --keep | --name | --days | --dns | --ip)
+	--platform) words='all node linux/amd64 linux/arm64 linux/arm/v7' ;;
+	--address | --tls-server-name | --keep-for | --for | --batch | --pause | --max-failures | --until | --priority | --namespace | --username | --keep | --name | --days | --dns | --ip)
 		return
 		;;
 	esac

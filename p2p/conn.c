@@ -68,6 +68,11 @@ const uint8_t *cairn_conn_instance(const struct cairn_conn *conn)
 	return conn->other.instance;
 }
 
+uint64_t cairn_conn_features(const struct cairn_conn *conn)
+{
+	return conn->other.features;
+}
+
 static int64_t ns_of(int64_t timeout_ms)
 {
 	if (timeout_ms < 0) timeout_ms = 0;

@@ -23,6 +23,7 @@ struct cairn_hello {
 	char address[CAIRN_ADDRESS_MAX];
 	char name[256];
 	uint8_t instance[16];
+	uint64_t features;
 };
 
 /* Connect, handshake, exchange Hellos. Who must be able to interrupt that makes the connection
@@ -69,6 +70,7 @@ const char *cairn_conn_address(const struct cairn_conn *conn);
 const char *cairn_conn_name(const struct cairn_conn *conn);
 const char *cairn_conn_certificate(const struct cairn_conn *conn);
 const uint8_t *cairn_conn_instance(const struct cairn_conn *conn);
+uint64_t cairn_conn_features(const struct cairn_conn *conn); /* CAIRN_FEATURE_… */
 
 /* ---- frames. timeout_ms bounds each call as a whole, but for the bytes of a piece, of which some
  * must come, or go, within it each time. Errors: DEADLINE_EXCEEDED, UNAVAILABLE (closed, reset),

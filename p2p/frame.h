@@ -26,6 +26,8 @@ enum cairn_frame_type {
 	CAIRN_FRAME_LEAVE = 6, /* empty: no more news of the described blob */
 	CAIRN_FRAME_DIRECTORY_REQUEST = 7,
 	CAIRN_FRAME_DIRECTORY_RESPONSE = 8,
+	CAIRN_FRAME_CALL = 9,
+	CAIRN_FRAME_ANSWER = 10,
 };
 
 #define CAIRN_PIECE_HEAD 8
@@ -33,7 +35,12 @@ enum cairn_frame_type {
 #define CAIRN_HELLO_MAX (4u << 10)
 #define CAIRN_DESCRIPTION_MAX (2u << 20) /* a full list of sha512 entries, and more */
 #define CAIRN_DIRECTORY_MAX (256u << 10)
+#define CAIRN_CALL_MAX (256u << 10) /* with what is around the payload, as the next one */
+#define CAIRN_ANSWER_MAX (1u << 20)
 #define CAIRN_PEER_VERSION 1
+
+/* Bits of a Hello's features. */
+#define CAIRN_FEATURE_CALLS UINT64_C(1) /* it answers Calls */
 
 struct cairn_frame {
 	uint8_t type;

@@ -17,6 +17,7 @@ void cairn_hello_fill(const struct cairn_hello *own, Cairn__Peer__V1__Hello *msg
 	memcpy(&msg->name, &(const char *){own->name}, sizeof(msg->name));
 	memcpy(&msg->instance.data, &(const uint8_t *){own->instance}, sizeof(msg->instance.data));
 	msg->instance.len = sizeof(own->instance);
+	msg->features = own->features;
 }
 
 /* Text that is shown to people. */
@@ -68,6 +69,7 @@ enum cairn_code cairn_hello_take(const Cairn__Peer__V1__Hello *msg, const struct
 	memcpy(ret->address, msg->address, strlen(msg->address) + 1);
 	memcpy(ret->name, msg->name, strlen(msg->name) + 1);
 	memcpy(ret->instance, msg->instance.data, sizeof(ret->instance));
+	ret->features = msg->features;
 	*ret_version =
 		msg->version_max < CAIRN_PEER_VERSION ? msg->version_max : CAIRN_PEER_VERSION;
 	return CAIRN_OK;

@@ -82,6 +82,7 @@ struct cairn_swarm_opts {
 	bool (*may_share)(void *arg, const struct cairn_digest *digest);
 	void *may_share_arg;
 
+	bool calls; /* offer peers to answer their calls: cairn_swarm_answer says how */
 	struct cairn_callers callers; /* with TLS only */
 };
 
@@ -159,6 +160,39 @@ void cairn_want_watch(struct cairn_want *want, void (*fn)(void *arg), void *arg)
 /* Let go: of a grant, too. The fill ends when nobody wants it. NULL is fine. */
 void cairn_want_release(struct cairn_want *want);
 
+/* ---- calls: questions to other nodes that are not about a blob
+ * ------------------------------------
+ *
+ * The swarm carries them and knows nothing of what they mean. Who calls is a node of the cluster:
+ * its certificate has been checked. */
+
+#define CAIRN_CALL_NAME_MAX 64		       /* bytes */
+#define CAIRN_CALL_PAYLOAD_MAX (255u << 10)    /* of a question, ... */
+#define CAIRN_ANSWER_PAYLOAD_MAX (1020u << 10) /* ... and of its answer */
+#define CAIRN_CALLS_MAX 16		       /* answered at once; more are refused */
+
+/* Answer a call soon: its connection waits. peer: the name in the caller's certificate, or its
+ * address where there is no TLS. *ret: malloced, at most CAIRN_ANSWER_PAYLOAD_MAX; NULL: empty.
+ * Several run at once. Errors: any; its code and message go to the caller. */
+typedef enum cairn_code cairn_answer_fn(void *arg, const char *peer, const char *name,
+					const uint8_t *request, size_t n, uint8_t **ret,
+					size_t *ret_n, struct cairn_err *err);
+
+/* From now on calls are answered so; NULL: they are refused, and none runs any more when this
+ * returns. */
+void cairn_swarm_answer(struct cairn_swarm *swarm, cairn_answer_fn *fn, void *arg);
+
+/* Call the node with that address: of this node itself, too, which needs no connection. Blocks, at
+ * most about timeout_ms. *ret: owned (free), also if *ret_n is 0.
+ * Errors: those of the node's answer; FAILED_PRECONDITION (its version answers no calls, or it is
+ * configured not to); UNAVAILABLE, DEADLINE_EXCEEDED, CANCELLED, UNAUTHENTICATED as p2p/conn.h;
+ * INVALID_ARGUMENT (request longer than CAIRN_CALL_PAYLOAD_MAX). *ret_answered: it was the node
+ * that said so, not the way there. */
+CAIRN_CHECKED enum cairn_code cairn_swarm_call(struct cairn_swarm *swarm, const char *address,
+					       const char *name, const uint8_t *request, size_t n,
+					       int64_t timeout_ms, uint8_t **ret, size_t *ret_n,
+					       bool *ret_answered, struct cairn_err *err);
+
 /* ---- looking at it ----------------------------------------------------------------------------
  */
 
@@ -184,6 +218,7 @@ struct cairn_peer_status {
 	bool member;	/* the directory says that it lives */
 	bool self;
 	bool connected;
+	int64_t unseen_ms; /* since its last connection ended; 0: connected, or never met */
 	uint64_t from_bytes, to_bytes; /* since start */
 	uint64_t from_bps, to_bps;     /* lately */
 	uint64_t bad_pieces, failures;

@@ -14,6 +14,7 @@ struct peer {
 	char address[CAIRN_ADDRESS_MAX];
 	char name[256];
 	unsigned connections;
+	int64_t seen_ms; /* when one began or ended last */
 	uint64_t from_bytes, to_bytes, bad_pieces, failures;
 	struct cairn_speed from, to;
 	int64_t shunned_until_ms;
@@ -144,6 +145,7 @@ void cairn_peers_met(struct cairn_peers *peers, const char *address, const char 
 	struct peer *p = get_locked(peers, address);
 	snprintf(p->name, sizeof(p->name), "%s", name);
 	p->connections++;
+	p->seen_ms = cairn_boot_ns(&cairn_clock_system) / CAIRN_NS_PER_MS;
 	pthread_mutex_unlock(&peers->mu);
 }
 
@@ -152,6 +154,7 @@ void cairn_peers_parted(struct cairn_peers *peers, const char *address)
 	pthread_mutex_lock(&peers->mu);
 	struct peer *p = get_locked(peers, address);
 	if (p->connections > 0) p->connections--;
+	p->seen_ms = cairn_boot_ns(&cairn_clock_system) / CAIRN_NS_PER_MS;
 	pthread_mutex_unlock(&peers->mu);
 }
 
@@ -283,6 +286,7 @@ size_t cairn_peers_list(struct cairn_peers *peers, struct cairn_peer_status *ret
 		struct cairn_peer_status *st = &ret[n];
 		*st = (struct cairn_peer_status){
 			.connected = p->connections > 0,
+			.unseen_ms = p->connections > 0 ? 0 : now_ms - p->seen_ms,
 			.from_bytes = p->from_bytes,
 			.to_bytes = p->to_bytes,
 			.from_bps = cairn_speed_now(&p->from, now_ms),

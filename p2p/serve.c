@@ -5,6 +5,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "p2p/call.h"
 #include "p2p/serving.h"
 #include "p2p/static.h"
 
@@ -231,6 +232,8 @@ static const ProtobufCMessageDescriptor *type_of(const struct cairn_frame *frame
 		return &cairn__peer__v1__describe__descriptor;
 	case CAIRN_FRAME_GET:
 		return &cairn__peer__v1__get__descriptor;
+	case CAIRN_FRAME_CALL:
+		return &cairn__peer__v1__call__descriptor;
 	case CAIRN_FRAME_DIRECTORY_REQUEST:
 		return &cairn__peer__v1__directory_request__descriptor;
 	default:
@@ -259,6 +262,8 @@ static bool on_frame(struct asker *a)
 		ok = on_describe(a, (Cairn__Peer__V1__Describe *)msg);
 	} else if (frame.type == CAIRN_FRAME_GET) {
 		ok = on_get(a, (Cairn__Peer__V1__Get *)msg);
+	} else if (frame.type == CAIRN_FRAME_CALL) {
+		ok = cairn_call_answer(a->swarm, a->conn, (Cairn__Peer__V1__Call *)msg, IO_MS);
 	} else {
 		ok = on_directory(a, (Cairn__Peer__V1__DirectoryRequest *)msg);
 	}

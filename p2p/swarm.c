@@ -279,6 +279,8 @@ static void swarm_free(struct cairn_swarm *swarm)
 	pthread_cond_destroy(&swarm->cancel);
 	pthread_mutex_destroy(&swarm->mu);
 	pthread_mutex_destroy(&swarm->announce_mu);
+	pthread_cond_destroy(&swarm->call_ended);
+	pthread_mutex_destroy(&swarm->call_mu);
 	free(swarm);
 }
 
@@ -324,6 +326,8 @@ static struct cairn_swarm *swarm_new(const struct cairn_swarm_opts *opts)
 	pthread_mutex_init(&swarm->announce_mu, NULL);
 	cairn_cond_init(&swarm->changed);
 	cairn_cond_init(&swarm->cancel);
+	pthread_mutex_init(&swarm->call_mu, NULL);
+	cairn_cond_init(&swarm->call_ended);
 	return swarm;
 }
 
@@ -345,6 +349,7 @@ static enum cairn_code begin_to_listen(struct cairn_swarm *swarm,
 	if (rc != CAIRN_OK) return rc;
 	rc = cairn_swarm_name(opts, cairn_listener_port(swarm->listener), &swarm->hello, err);
 	if (rc != CAIRN_OK) return rc;
+	swarm->hello.features = opts->calls ? CAIRN_FEATURE_CALLS : 0;
 	memcpy(&swarm->seed, swarm->hello.instance, sizeof(swarm->seed));
 	swarm->pool = cairn_pool_new(swarm->tls, &swarm->hello);
 	return CAIRN_OK;

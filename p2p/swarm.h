@@ -10,6 +10,7 @@
  * - serving.c, upload.c: what we can give of one digest, whether whole, being filled or written
  * - serve.c: one connection of somebody else's: the conversation as the server
  * - peers.c: what is known of peers
+ * - call.c: questions that are not about a blob
  *
  * Locks, outermost first: announce_mu; mu; a serving's; a fill's; the leaves (peers, rates, want
  * watches). None is held across I/O, a callback of the user's or a log line, but for announce_mu,
@@ -62,6 +63,14 @@ struct cairn_swarm {
 	_Atomic int64_t decide_ms, stall_ms; /* cairn_swarm_set_limits */
 	_Atomic uint64_t min_rate;
 	_Atomic unsigned max_grants;
+
+	pthread_mutex_t call_mu;
+	pthread_cond_t call_ended;
+	/* guarded by call_mu */
+	cairn_answer_fn *answer; /* NULL: nobody answers calls, yet or any more */
+	void *answer_arg;
+	unsigned n_calls; /* that answer runs for */
+
 	struct cairn_rate up, *down; /* down: borrowed; NULL: no limit */
 	struct cairn_swarm_counters count;
 	atomic_bool cancelled;

@@ -52,6 +52,36 @@ CAIRN_CHECKED enum cairn_code cairn_service_name(struct cairn_cache *cache, cons
 						 char ret[static CAIRN_NAME_MAX + 1],
 						 struct cairn_err *err);
 
+/* A version of a look of garbage collection's, malloced. real_ns: now. Reads manifests: blocks. */
+struct cairn_gc_pass;
+Cairn__V1__Version *cairn_service_version(struct cairn_cache *cache, int64_t real_ns,
+					  const struct cairn_gc_pass *pass, size_t i);
+
+/* A prune that was asked for as one for garbage collection, which borrows name. Errors:
+ * INVALID_ARGUMENT, NOT_FOUND (of that name no version is known). */
+struct cairn_gc_request;
+CAIRN_CHECKED enum cairn_code cairn_service_prune_request(struct cairn_cache *cache,
+							  const Cairn__V1__PruneRequest *request,
+							  char name[static CAIRN_NAME_MAX + 1],
+							  struct cairn_gc_request *ret,
+							  struct cairn_err *err);
+
+/* The same of several nodes (plugin/cairn_service_fleet.c); and the beginning of a preheat, during
+ * which the handler holds no thread. */
+struct cairn_preheat_job;
+CAIRN_CHECKED enum cairn_code
+cairn_service_fleet_versions(struct cairn_admin_service *service, struct cairn_call *call,
+			     const Cairn__V1__ListVersionsRequest *request, struct cairn_err *err);
+CAIRN_CHECKED enum cairn_code cairn_service_fleet_prune(struct cairn_admin_service *service,
+							struct cairn_call *call,
+							const Cairn__V1__PruneRequest *request,
+							struct cairn_err *err);
+CAIRN_CHECKED enum cairn_code cairn_service_fleet_submit(struct cairn_admin_service *service,
+							 struct cairn_call *call,
+							 const Cairn__V1__PreheatRequest *request,
+							 struct cairn_preheat_job **ret,
+							 struct cairn_err *err);
+
 /* Text of a digest's shape, right or wrong, is meant to be one, though "sha256:1" could be a name,
  * too. */
 bool cairn_service_is_digest(const char *text);

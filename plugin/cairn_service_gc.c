@@ -121,15 +121,6 @@ static enum cairn_code collect_work(struct cairn_job *job, void *arg, struct cai
 	return cairn_gc_run(c->service->gc, &c->request, &c->pass, err);
 }
 
-/* There is nothing to tell before the end. */
-static enum cairn_code tell_nothing(void *arg, const struct cairn_job_counts *counts,
-				    const struct cairn_job_finding *findings, size_t n,
-				    struct cairn_err *err)
-{
-	(void)arg, (void)counts, (void)findings, (void)n, (void)err;
-	return CAIRN_OK;
-}
-
 static enum cairn_code collect(struct collect *c, struct cairn_call *call, struct cairn_err *err)
 {
 	struct cairn_job_counts counts;
@@ -140,7 +131,7 @@ static enum cairn_code collect(struct collect *c, struct cairn_call *call, struc
 				   "them to end",
 				   CAIRN_GC_CALLS_MAX);
 	} else {
-		rc = cairn_job_run(call, collect_work, c, tell_nothing, &counts, err);
+		rc = cairn_job_run(call, collect_work, c, cairn_job_tell_nothing, &counts, err);
 	}
 	atomic_fetch_sub(&c->service->collecting, 1); /* a slow reader keeps nobody waiting */
 	if (rc == CAIRN_OK) rc = send_pass(c, call, err);
@@ -160,28 +151,39 @@ enum cairn_code cairn_service_collect(void *arg, struct cairn_call *call, const 
 	return collect(c, call, err);
 }
 
-enum cairn_code cairn_service_prune(void *arg, struct cairn_call *call, const void *req,
-				    struct cairn_err *err)
+enum cairn_code cairn_service_prune_request(struct cairn_cache *cache,
+					    const Cairn__V1__PruneRequest *request,
+					    char name[static CAIRN_NAME_MAX + 1],
+					    struct cairn_gc_request *ret, struct cairn_err *err)
 {
-	const Cairn__V1__PruneRequest *request = req;
-	struct collect *c = cairn_call_alloc(call, sizeof(*c));
-	char *name = cairn_call_alloc(call, CAIRN_NAME_MAX + 1);
 	struct cairn_version *versions;
-	c->service = arg;
 	if (request->keep < 0 || request->keep > CAIRN_PRUNE_KEEP_MAX) {
 		return cairn_err_set(err, CAIRN_INVALID_ARGUMENT, "keep is %lld; allowed: 0 to %d",
 				     (long long)request->keep, CAIRN_PRUNE_KEEP_MAX);
 	}
-	enum cairn_code rc = cairn_service_name(c->service->cache, request->name, name, err);
+	enum cairn_code rc = cairn_service_name(cache, request->name, name, err);
 	if (rc) return rc;
-	size_t n = cairn_cache_versions(c->service->cache, name, &versions);
+	size_t n = cairn_cache_versions(cache, name, &versions);
 	cairn_versions_free(versions, n);
 	if (n == 0) {
 		return cairn_err_set(err, CAIRN_NOT_FOUND, "no version of %s is known", name);
 	}
-	c->request = (struct cairn_gc_request){
+	*ret = (struct cairn_gc_request){
 		.dry_run = request->dry_run, .prune = name, .prune_keep = request->keep};
-	return collect(c, call, err);
+	return CAIRN_OK;
+}
+
+enum cairn_code cairn_service_prune(void *arg, struct cairn_call *call, const void *req,
+				    struct cairn_err *err)
+{
+	const Cairn__V1__PruneRequest *request = req;
+	if (request->nodes[0] != '\0') return cairn_service_fleet_prune(arg, call, request, err);
+	struct collect *c = cairn_call_alloc(call, sizeof(*c));
+	char *name = cairn_call_alloc(call, CAIRN_NAME_MAX + 1);
+	c->service = arg;
+	enum cairn_code rc =
+		cairn_service_prune_request(c->service->cache, request, name, &c->request, err);
+	return rc ? rc : collect(c, call, err);
 }
 
 /* ---- status ---- */

@@ -56,32 +56,34 @@ static int64_t real_of(int64_t now_real_ns, int64_t now_ns, int64_t then_ns)
 	return now_real_ns - (now_ns - then_ns);
 }
 
-static void fill_version(struct cairn_admin_service *service, struct cairn_call *call,
-			 const struct cairn_gc_pass *pass, size_t i, Cairn__V1__Version *msg)
+Cairn__V1__Version *cairn_service_version(struct cairn_cache *cache, int64_t real_ns,
+					  const struct cairn_gc_pass *pass, size_t i)
 {
+	char text[CAIRN_DIGEST_STR];
 	const struct cairn_version *v = &pass->holds.versions[i];
 	struct cairn_graph_state state;
-	int64_t real = cairn_real_ns(service->clock);
-	cairn_graph_state(service->cache, &v->root, &state);
+	Cairn__V1__Version *msg = malloc(sizeof(*msg));
+	if (msg == NULL) abort();
+	cairn_graph_state(cache, &v->root, &state);
 	cairn__v1__version__init(msg);
-	msg->name = v->name;
-	msg->digest = cairn_message_digest(call, &v->root);
+	msg->name = cairn_message_text(v->name);
+	msg->digest = cairn_message_text(cairn_digest_format(&v->root, text));
 	msg->current = cairn_image_index_has(&pass->holds.images, v->name, &v->root);
-	msg->first_seen = cairn_message_time(call, real_of(real, pass->now_ns, v->first_ns));
-	msg->last_seen = cairn_message_time(call, real_of(real, pass->now_ns, v->last_ns));
+	msg->first_seen = cairn_message_new_time(real_of(real_ns, pass->now_ns, v->first_ns));
+	msg->last_seen = cairn_message_new_time(real_of(real_ns, pass->now_ns, v->last_ns));
 	msg->blobs = (int64_t)state.blobs;
 	msg->bytes = (int64_t)state.bytes;
 	msg->missing_blobs = (int64_t)state.missing_blobs;
 	msg->missing_bytes = (int64_t)state.missing_bytes;
 	msg->complete = state.ready;
 	msg->kept = pass->holds.kept[i];
+	return msg;
 }
 
 static enum cairn_code send_versions(struct cairn_admin_service *service, struct cairn_call *call,
 				     const struct cairn_gc_pass *pass, const char *name,
 				     struct cairn_err *err)
 {
-	Cairn__V1__Version *msgs = cairn_call_alloc(call, BATCH * sizeof(msgs[0]));
 	Cairn__V1__Version **list = cairn_call_alloc(call, BATCH * sizeof(list[0]));
 	for (size_t i = 0; i < pass->holds.n_versions;) {
 		Cairn__V1__ListVersionsResponse response = CAIRN__V1__LIST_VERSIONS_RESPONSE__INIT;
@@ -91,11 +93,14 @@ static enum cairn_code send_versions(struct cairn_admin_service *service, struct
 			const char *its = pass->holds.versions[i].name;
 			bool wanted = name != NULL ? strcmp(its, name) == 0 : cairn_name_moves(its);
 			if (!wanted) continue;
-			list[response.n_versions] = &msgs[response.n_versions];
-			fill_version(service, call, pass, i, &msgs[response.n_versions++]);
+			list[response.n_versions++] = cairn_service_version(
+				service->cache, cairn_real_ns(service->clock), pass, i);
 		}
 		if (response.n_versions == 0) break;
 		enum cairn_code rc = cairn_call_send(call, &response.base, err);
+		while (response.n_versions > 0) {
+			cairn__v1__version__free_unpacked(list[--response.n_versions], NULL);
+		}
 		if (rc) return rc;
 	}
 	return CAIRN_OK;
@@ -107,6 +112,7 @@ enum cairn_code cairn_service_versions(void *arg, struct cairn_call *call, const
 	struct cairn_admin_service *service = arg;
 	const Cairn__V1__ListVersionsRequest *request = req;
 	char *name = NULL;
+	if (request->fleet) return cairn_service_fleet_versions(service, call, request, err);
 	if (request->name[0] != '\0') {
 		name = cairn_call_alloc(call, CAIRN_NAME_MAX + 1);
 		enum cairn_code rc = cairn_service_name(service->cache, request->name, name, err);

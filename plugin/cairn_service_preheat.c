@@ -6,10 +6,12 @@
 #include <string.h>
 
 #include "plugin/cairn_service.h"
+#include "plugin/fleet.h"
 #include "plugin/preheat.h"
 
 #define TELL_MS 200
 #define BLOBS_MAX 500 /* in one message */
+#define NODES_MAX 200
 
 static enum cairn_code no_preheat(struct cairn_err *err)
 {
@@ -21,23 +23,28 @@ static enum cairn_code no_preheat(struct cairn_err *err)
 /* What of the job was told already. */
 struct told {
 	uint64_t change;
-	size_t next; /* blobs before it are told, when a round did not fit into one message */
+	size_t next; /* blobs, or nodes, before it are told, when a round did not fit into one
+			message */
 };
 
-static Cairn__V1__JobBlob *blob_message(const struct cairn_preheat_blob *b)
+/* Nodes likewise: a job has them or blobs. */
+static bool add_nodes(struct cairn_preheat_job *job, struct told *told, Cairn__V1__JobProgress *msg)
 {
-	char text[CAIRN_DIGEST_STR];
-	Cairn__V1__JobBlob *msg = malloc(sizeof(*msg));
-	if (msg == NULL) abort();
-	cairn__v1__job_blob__init(msg);
-	msg->digest = strdup(cairn_digest_format(&b->digest, text));
-	msg->size = (int64_t)b->size;
-	msg->done = (int64_t)b->done;
-	msg->state = b->state;
-	msg->error = strdup(b->error != NULL ? b->error : "");
-	msg->source = strdup(b->source);
-	if (msg->digest == NULL || msg->error == NULL || msg->source == NULL) abort();
-	return msg;
+	msg->nodes = calloc(NODES_MAX, sizeof(msg->nodes[0]));
+	if (msg->nodes == NULL) abort();
+	pthread_mutex_lock(&job->mu);
+	const struct cairn_fleet *f = job->fleet;
+	uint64_t now = job->change;
+	size_t i = told->next;
+	for (; i < f->n && msg->n_nodes < NODES_MAX; i++) {
+		if (f->list[i].change <= told->change) continue;
+		msg->nodes[msg->n_nodes++] = cairn_fleet_node_message(&f->list[i]);
+	}
+	bool all = i >= f->n;
+	told->next = all ? 0 : i;
+	if (all) told->change = now;
+	pthread_mutex_unlock(&job->mu);
+	return all;
 }
 
 /* Blobs that changed since *told, as many as fit. Returns whether that was all. */
@@ -50,7 +57,7 @@ static bool add_blobs(struct cairn_preheat_job *job, struct told *told, Cairn__V
 	size_t i = told->next;
 	for (; i < job->n_blobs && msg->n_blobs < BLOBS_MAX; i++) {
 		if (job->blobs[i].change <= told->change) continue;
-		msg->blobs[msg->n_blobs++] = blob_message(&job->blobs[i]);
+		msg->blobs[msg->n_blobs++] = cairn_preheat_blob_message(&job->blobs[i]);
 	}
 	bool all = i >= job->n_blobs;
 	told->next = all ? 0 : i;
@@ -67,7 +74,7 @@ static enum cairn_code send_news(struct cairn_call *call, struct cairn_preheat_j
 		Cairn__V1__JobProgress *msg = malloc(sizeof(*msg));
 		if (msg == NULL) abort();
 		cairn__v1__job_progress__init(msg);
-		all = add_blobs(job, told, msg);
+		all = job->fleet != NULL ? add_nodes(job, told, msg) : add_blobs(job, told, msg);
 		msg->job = cairn_preheat_job_message(job);
 		msg->done = done && all;
 		enum cairn_code rc = cairn_call_send(call, &msg->base, err);
@@ -122,7 +129,9 @@ enum cairn_code cairn_service_preheat(void *arg, struct cairn_call *call, const 
 	struct cairn_preheat_job *job = NULL;
 	if (service->preheat == NULL) return no_preheat(err);
 	cairn_call_offload(call); /* it is written to disk */
-	enum cairn_code rc = cairn_preheat_submit(service->preheat, request, &job, err);
+	enum cairn_code rc = request->fleet != NULL
+				     ? cairn_service_fleet_submit(service, call, request, &job, err)
+				     : cairn_preheat_submit(service->preheat, request, &job, err);
 	if (rc) return rc;
 	if (request->detach) {
 		struct told told = {0};

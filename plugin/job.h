@@ -80,6 +80,9 @@ CAIRN_CHECKED enum cairn_code cairn_job_tell(struct cairn_job *job, struct cairn
 					     cairn_job_tell_fn *tell, void *arg,
 					     struct cairn_err *err);
 
+/* For jobs that have nothing to tell before their end. */
+cairn_job_tell_fn cairn_job_tell_nothing;
+
 /* Ask the job to stop and wait for its end. Blocks for as long as the cache needs to notice.
  * Returns how fn ended. */
 enum cairn_code cairn_job_end(struct cairn_job *job, struct cairn_err *err);

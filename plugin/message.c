@@ -1,10 +1,10 @@
 #include "plugin/message.h"
 
+#include <stdlib.h>
 #include <string.h>
 
-Cairn__Wire__Timestamp *cairn_message_time(struct cairn_call *call, int64_t ns)
+static void set_time(Cairn__Wire__Timestamp *ts, int64_t ns)
 {
-	Cairn__Wire__Timestamp *ts = cairn_call_alloc(call, sizeof(*ts));
 	cairn__wire__timestamp__init(ts);
 	ts->seconds = ns / CAIRN_NS_PER_S;
 	int64_t nanos = ns % CAIRN_NS_PER_S;
@@ -13,7 +13,36 @@ Cairn__Wire__Timestamp *cairn_message_time(struct cairn_call *call, int64_t ns)
 		ts->seconds--;
 	}
 	ts->nanos = (int32_t)nanos;
+}
+
+Cairn__Wire__Timestamp *cairn_message_time(struct cairn_call *call, int64_t ns)
+{
+	Cairn__Wire__Timestamp *ts = cairn_call_alloc(call, sizeof(*ts));
+	set_time(ts, ns);
 	return ts;
+}
+
+Cairn__Wire__Timestamp *cairn_message_new_time(int64_t ns)
+{
+	if (ns == 0) return NULL;
+	Cairn__Wire__Timestamp *ts = malloc(sizeof(*ts));
+	if (ts == NULL) abort();
+	set_time(ts, ns);
+	return ts;
+}
+
+int64_t cairn_message_ns(const Cairn__Wire__Timestamp *ts)
+{
+	bool sane = ts != NULL && ts->seconds >= 0 && ts->seconds < INT64_MAX / CAIRN_NS_PER_S &&
+		    ts->nanos >= 0 && ts->nanos < CAIRN_NS_PER_S;
+	return sane ? ts->seconds * CAIRN_NS_PER_S + ts->nanos : 0;
+}
+
+char *cairn_message_text(const char *text)
+{
+	char *copy = strdup(text);
+	if (copy == NULL) abort();
+	return copy;
 }
 
 char *cairn_message_digest(struct cairn_call *call, const struct cairn_digest *digest)

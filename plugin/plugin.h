@@ -335,6 +335,21 @@ void cairn_share_on_images(struct cairn_share *share, const struct cairn_listed_
 void cairn_share_stop(struct cairn_share *share);
 void cairn_share_free(struct cairn_share *share); /* when swarm and runtime have ended */
 
+/* ---- other nodes ------------------------------------------------------------------------------*/
+
+/* How other nodes are reached: a swarm, or a test's. */
+struct cairn_fleet_link {
+	void *arg;
+	size_t (*peers)(void *arg, struct cairn_peer_status *ret, size_t max);
+	/* As cairn_swarm_call. */
+	enum cairn_code (*call)(void *arg, const char *address, const char *name,
+				const uint8_t *request, size_t n, int64_t timeout_ms, uint8_t **ret,
+				size_t *ret_n, bool *ret_answered, struct cairn_err *err);
+};
+
+/* plugin/fleet_link.c; the swarm is borrowed. */
+void cairn_fleet_link_swarm(struct cairn_swarm *swarm, struct cairn_fleet_link *ret);
+
 /* ---- preheat -----------------------------------------------------------------------------------
  * Jobs that get images from their registries before anybody pulls them (plugin/preheat.h). */
 
@@ -354,6 +369,8 @@ struct cairn_preheat_opts {
 	const struct cairn_clock *clock;  /* NULL: cairn_clock_system */
 	const char *state_dir;		  /* jobs are written to its jobs/ */
 	bool owners;			  /* prefill asks for which namespaces a blob is */
+	const struct cairn_fleet_link
+		*fleet; /* other nodes, for jobs of several; copied; NULL: none */
 };
 
 /* Copies what it needs of opts, and goes on with the jobs that an earlier process left.
@@ -368,6 +385,35 @@ void cairn_preheat_cancel_all(struct cairn_preheat *preheat);
 /* After that, and when no handler knows it any more. Jobs that were not over go on at the next
  * start. NULL is fine. */
 void cairn_preheat_stop(struct cairn_preheat *preheat);
+
+/* ---- work that another node asks for -----------------------------------------------------------
+ * What one node does when a job is for several (plugin/fleet.h): the answering side of
+ * proto/fleet.proto. */
+
+struct cairn_fleet_node;
+
+struct cairn_fleet_label {
+	const char *key, *value;
+};
+
+struct cairn_fleet_node_opts {
+	struct cairn_cache *cache;
+	struct cairn_preheat *preheat;
+	struct cairn_gc *gc;
+	const struct cairn_clock *clock; /* NULL: cairn_clock_system */
+	const char *name;		 /* of this node ... */
+	const struct cairn_fleet_label *labels;
+	size_t n_labels;
+	const char *version;
+};
+
+/* Copies what it needs of opts. */
+struct cairn_fleet_node *cairn_fleet_node_new(const struct cairn_fleet_node_opts *opts);
+/* When it is asked no more. NULL is fine. */
+void cairn_fleet_node_free(struct cairn_fleet_node *node);
+
+/* For cairn_swarm_answer, with the node as argument. Threads: any. */
+cairn_answer_fn cairn_fleet_node_answer;
 
 /* ---- /metrics, /healthz, /readyz --------------------------------------------------------------*/
 

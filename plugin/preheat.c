@@ -5,10 +5,12 @@
 #include "plugin/preheat.h"
 
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
+#include "plugin/fleet.h"
 #include "plugin/preheat_run.h"
 #include "plugin/preheat_store.h"
 
@@ -17,7 +19,8 @@ struct cairn_preheat {
 	struct cairn_platform node;
 	pthread_mutex_t store_mu;
 	struct cairn_preheat_store store; /* guarded by store_mu */
-	pthread_t threads[CAIRN_PREHEAT_RUNNING_MAX];
+	struct cairn_fleet_link link;	  /* call NULL: none */
+	pthread_t threads[CAIRN_PREHEAT_RUNNING_MAX + CAIRN_FLEET_RUNNING_MAX];
 	size_t n_threads;
 	_Atomic bool stop;
 
@@ -133,13 +136,14 @@ size_t cairn_preheat_list(struct cairn_preheat *p, struct cairn_preheat_job ***r
 
 /* ---- running ----------------------------------------------------------------------------------*/
 
-/* The queued job that is next: the highest priority, and of these the oldest. It runs from here on.
- */
-static struct cairn_preheat_job *take_locked(struct cairn_preheat *p)
+/* The queued job that is next, of this node or of a fleet: the highest priority, and of these the
+ * oldest. It runs from here on. */
+static struct cairn_preheat_job *take_locked(struct cairn_preheat *p, bool fleet)
 {
 	struct cairn_preheat_job *next = NULL;
 	for (struct cairn_preheat_job *job = p->jobs; job != NULL; job = job->next) {
 		if (state_of(job) != CAIRN__V1__JOB_STATE__QUEUED) continue;
+		if ((job->fleet != NULL) != fleet) continue;
 		if (next == NULL || job->request->priority >= next->request->priority) next = job;
 	}
 	if (next == NULL) return NULL;
@@ -152,15 +156,31 @@ static struct cairn_preheat_job *take_locked(struct cairn_preheat *p)
 	return cairn_preheat_job_ref(next);
 }
 
+static const char *state_name(Cairn__V1__JobState state)
+{
+	static const char *const names[] = {"unknown", "queued", "running",  "succeeded",
+					    "partial", "failed", "cancelled"};
+	return (size_t)state < CAIRN_LEN(names) ? names[state] : names[0];
+}
+
+static void log_fleet_end(struct cairn_preheat_job *job)
+{
+	Cairn__V1__Job *msg = cairn_preheat_job_message(job);
+	bool good = msg->state == CAIRN__V1__JOB_STATE__SUCCEEDED;
+	cairn_log(good ? CAIRN_LOG_INFO : CAIRN_LOG_WARN, "fleet_ended", CAIRN_STR("job", msg->id),
+		  CAIRN_STR("state", state_name(msg->state)), CAIRN_NUM("nodes", msg->nodes_total),
+		  CAIRN_NUM("done", msg->nodes_done), CAIRN_NUM("failed", msg->nodes_failed),
+		  CAIRN_NUM("fetched", msg->bytes_fetched),
+		  CAIRN_NUM("from_peers", msg->bytes_from_peers));
+	cairn__v1__job__free_unpacked(msg, NULL);
+}
+
 static void log_end(struct cairn_preheat_job *job)
 {
 	pthread_mutex_lock(&job->mu);
-	static const char *const names[] = {"unknown", "queued", "running",  "succeeded",
-					    "partial", "failed", "cancelled"};
-	const char *state = (size_t)job->state < CAIRN_LEN(names) ? names[job->state] : "unknown";
 	const struct cairn_field fields[] = {
 		CAIRN_STR("job", job->id),
-		CAIRN_STR("state", state),
+		CAIRN_STR("state", state_name(job->state)),
 		CAIRN_NUM("images", job->n_images),
 		CAIRN_NUM("blobs", job->n_blobs),
 		CAIRN_NUM("bytes", job->bytes_total),
@@ -194,23 +214,73 @@ static void run_job(struct cairn_preheat *p, struct cairn_preheat_job *job)
 	bound_history(p);
 }
 
-static void *run(void *arg)
+static void save_fleet(void *arg, struct cairn_preheat_job *job)
 {
-	struct cairn_preheat *p = arg;
+	save_or_log(arg, job);
+}
+
+static void run_fleet_job(struct cairn_preheat *p, struct cairn_preheat_job *job)
+{
+	const struct cairn_fleet_env env = {.link = &p->link,
+					    .clock = p->env.clock,
+					    .stop = &p->stop,
+					    .save = save_fleet,
+					    .save_arg = p};
+	save_or_log(p, job);
+	cairn_fleet_run(&env, job);
+	if (atomic_load(&p->stop)) return; /* it goes on at the next start */
+	cairn_fleet_judge(job, cairn_real_ns(p->env.clock));
+	save_or_log(p, job);
+	log_fleet_end(job);
+	bound_history(p);
+}
+
+static void run(struct cairn_preheat *p, bool fleet)
+{
 	for (;;) {
 		pthread_mutex_lock(&p->mu);
 		struct cairn_preheat_job *job = NULL;
-		while (!atomic_load(&p->stop) && (job = take_locked(p)) == NULL) {
+		while (!atomic_load(&p->stop) && (job = take_locked(p, fleet)) == NULL) {
 			pthread_cond_wait(&p->wake, &p->mu);
 		}
 		pthread_mutex_unlock(&p->mu);
-		if (job == NULL) return NULL;
-		run_job(p, job);
+		if (job == NULL) return;
+		if (fleet) {
+			run_fleet_job(p, job);
+		} else {
+			run_job(p, job);
+		}
 		cairn_preheat_job_unref(job);
 	}
 }
 
+static void *run_own(void *arg)
+{
+	run(arg, false);
+	return NULL;
+}
+
+static void *run_fleets(void *arg)
+{
+	run(arg, true);
+	return NULL;
+}
+
 /* ---- what is asked ----------------------------------------------------------------------------*/
+
+/* Which nodes it is for. */
+static enum cairn_code choose_nodes(struct cairn_preheat *p, struct cairn_preheat_job *job,
+				    struct cairn_err *err)
+{
+	struct cairn_fleet_candidate *list;
+	size_t n;
+	if (p->link.call == NULL) return cairn_fleet_no_others(err);
+	enum cairn_code rc = cairn_fleet_choose(&p->link, &job->fleet->rule, &list, &n, err);
+	if (rc) return rc;
+	cairn_fleet_set_nodes(job, list, n);
+	cairn_fleet_candidates_free(list, n);
+	return CAIRN_OK;
+}
 
 static size_t count_waiting_locked(struct cairn_preheat *p)
 {
@@ -225,6 +295,13 @@ enum cairn_code cairn_preheat_submit(struct cairn_preheat *p,
 				     const Cairn__V1__PreheatRequest *request,
 				     struct cairn_preheat_job **ret, struct cairn_err *err)
 {
+	return cairn_preheat_submit_as(p, NULL, request, ret, err);
+}
+
+enum cairn_code cairn_preheat_submit_as(struct cairn_preheat *p, const char *id,
+					const Cairn__V1__PreheatRequest *request,
+					struct cairn_preheat_job **ret, struct cairn_err *err)
+{
 	struct cairn_preheat_job *job = NULL;
 	if (atomic_load(&p->stop)) {
 		return cairn_err_set(err, CAIRN_UNAVAILABLE, "the daemon is shutting down");
@@ -236,7 +313,13 @@ enum cairn_code cairn_preheat_submit(struct cairn_preheat *p,
 	}
 	enum cairn_code rc = cairn_preheat_job_new(request, &p->node, &job, err);
 	if (rc) return rc;
+	if (id != NULL) snprintf(job->id, sizeof(job->id), "%s", id);
 	job->created_ns = cairn_real_ns(p->env.clock);
+	if (job->fleet != NULL) rc = choose_nodes(p, job, err);
+	if (rc) {
+		cairn_preheat_job_unref(job);
+		return rc;
+	}
 	rc = save(p, job, err);
 	pthread_mutex_lock(&p->mu);
 	if (rc == CAIRN_OK && count_waiting_locked(p) >= CAIRN_PREHEAT_WAITING_MAX) {
@@ -247,7 +330,7 @@ enum cairn_code cairn_preheat_submit(struct cairn_preheat *p,
 	if (rc == CAIRN_OK) {
 		insert_locked(p, job);
 		*ret = cairn_preheat_job_ref(job);
-		pthread_cond_signal(&p->wake);
+		pthread_cond_broadcast(&p->wake);
 	}
 	pthread_mutex_unlock(&p->mu);
 	if (rc) {
@@ -257,6 +340,20 @@ enum cairn_code cairn_preheat_submit(struct cairn_preheat *p,
 		cairn_preheat_job_unref(job);
 	}
 	return rc;
+}
+
+const struct cairn_fleet_link *cairn_preheat_link(const struct cairn_preheat *p)
+{
+	return p->link.call != NULL ? &p->link : NULL;
+}
+
+/* Returns whether that was the end of it. */
+static bool end_queued(struct cairn_preheat *p, struct cairn_preheat_job *job)
+{
+	const int64_t now_ns = cairn_real_ns(p->env.clock);
+	if (job->fleet != NULL) return cairn_fleet_cancel_queued(job, now_ns);
+	cairn_preheat_job_judge(job, now_ns);
+	return true;
 }
 
 bool cairn_preheat_cancel(struct cairn_preheat *p, struct cairn_preheat_job *job)
@@ -269,8 +366,9 @@ bool cairn_preheat_cancel(struct cairn_preheat *p, struct cairn_preheat_job *job
 	job->cancelled = job->cancelled || was;
 	pthread_cond_broadcast(&job->changed);
 	pthread_mutex_unlock(&job->mu);
-	if (queued) cairn_preheat_job_judge(job, cairn_real_ns(p->env.clock));
+	if (queued) queued = end_queued(p, job);
 	pthread_mutex_unlock(&p->mu);
+	if (was && !queued && job->fleet != NULL) save_or_log(p, job); /* to be told to the nodes */
 	if (queued) {
 		cairn_preheat_job_wipe(job->request);
 		save_or_log(p, job);
@@ -344,11 +442,15 @@ enum cairn_code cairn_preheat_start(const struct cairn_preheat_opts *opts,
 		.clock = opts->clock != NULL ? opts->clock : &cairn_clock_system,
 		.owners = opts->owners,
 	};
+	if (opts->fleet != NULL) p->link = *opts->fleet;
 	cairn_platform_node(&p->node);
 	enum cairn_code rc = cairn_preheat_store_open(&p->store, opts->state_dir, err);
 	if (rc == CAIRN_OK) cairn_preheat_store_load(&p->store, &p->node, add_loaded, p);
-	while (rc == CAIRN_OK && p->n_threads < CAIRN_PREHEAT_RUNNING_MAX) {
-		int e = pthread_create(&p->threads[p->n_threads], NULL, run, p);
+	const size_t own = CAIRN_PREHEAT_RUNNING_MAX;
+	const size_t all = own + (opts->fleet != NULL ? CAIRN_FLEET_RUNNING_MAX : 0);
+	while (rc == CAIRN_OK && p->n_threads < all) {
+		int e = pthread_create(&p->threads[p->n_threads], NULL,
+				       p->n_threads < own ? run_own : run_fleets, p);
 		if (e != 0) rc = cairn_err_sys(err, e, "start a thread for preheat");
 		p->n_threads += e == 0;
 	}

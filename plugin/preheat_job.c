@@ -7,6 +7,8 @@
 #include <sys/random.h>
 
 #include "plugin/cairn_service.h"
+#include "plugin/fleet.h"
+#include "plugin/message.h"
 
 static void *must(void *p)
 {
@@ -73,6 +75,10 @@ static enum cairn_code parse_platforms(struct cairn_preheat_job *job,
 	for (size_t i = 0; i < r->n_platforms; i++) {
 		if (strcmp(r->platforms[i], "all") == 0) {
 			job->all_platforms = true;
+			continue;
+		}
+		if (strcmp(r->platforms[i], "node") == 0) {
+			job->platforms[job->n_platforms++] = *node;
 			continue;
 		}
 		enum cairn_code rc = cairn_platform_parse(r->platforms[i],
@@ -176,6 +182,10 @@ enum cairn_code cairn_preheat_job_new(const Cairn__V1__PreheatRequest *request,
 	if (rc == CAIRN_OK) rc = parse_references(job, err);
 	if (rc == CAIRN_OK) rc = check_login(job, err);
 	if (rc == CAIRN_OK) rc = parse_repair(job, err);
+	if (rc == CAIRN_OK && request->fleet != NULL) {
+		job->id[0] = 'f';
+		rc = cairn_fleet_new(request, &job->fleet, err);
+	}
 	if (rc) {
 		cairn_preheat_job_unref(job);
 		return rc;
@@ -207,6 +217,7 @@ static void job_free(struct cairn_preheat_job *job)
 	free(job->blobs);
 	free(job->table);
 	free(job->platforms);
+	cairn_fleet_free(job->fleet);
 	cairn_preheat_job_wipe(job->request);
 	cairn__v1__preheat_request__free_unpacked(job->request, NULL);
 	pthread_cond_destroy(&job->changed);
@@ -424,16 +435,6 @@ void cairn_preheat_job_judge(struct cairn_preheat_job *job, int64_t now_ns)
 
 /* ---- as a message -----------------------------------------------------------------------------*/
 
-static Cairn__Wire__Timestamp *time_message(int64_t ns)
-{
-	if (ns == 0) return NULL;
-	Cairn__Wire__Timestamp *ts = must(malloc(sizeof(*ts)));
-	cairn__wire__timestamp__init(ts);
-	ts->seconds = ns / CAIRN_NS_PER_S;
-	ts->nanos = (int32_t)(ns % CAIRN_NS_PER_S);
-	return ts;
-}
-
 static Cairn__V1__JobImage *image_message(const struct cairn_preheat_image *im)
 {
 	char text[CAIRN_DIGEST_STR] = "";
@@ -447,6 +448,20 @@ static Cairn__V1__JobImage *image_message(const struct cairn_preheat_image *im)
 	return msg;
 }
 
+Cairn__V1__JobBlob *cairn_preheat_blob_message(const struct cairn_preheat_blob *b)
+{
+	char text[CAIRN_DIGEST_STR];
+	Cairn__V1__JobBlob *msg = must(malloc(sizeof(*msg)));
+	cairn__v1__job_blob__init(msg);
+	msg->digest = cairn_message_text(cairn_digest_format(&b->digest, text));
+	msg->size = (int64_t)b->size;
+	msg->done = (int64_t)b->done;
+	msg->state = b->state;
+	msg->error = cairn_message_text(b->error != NULL ? b->error : "");
+	msg->source = cairn_message_text(b->source);
+	return msg;
+}
+
 Cairn__V1__Job *cairn_preheat_job_message(struct cairn_preheat_job *job)
 {
 	char text[CAIRN_PLATFORM_STR];
@@ -455,12 +470,15 @@ Cairn__V1__Job *cairn_preheat_job_message(struct cairn_preheat_job *job)
 	pthread_mutex_lock(&job->mu);
 	msg->id = must(strdup(job->id));
 	msg->state = job->state;
-	msg->created_at = time_message(job->created_ns);
-	msg->started_at = time_message(job->started_ns);
-	msg->ended_at = time_message(job->ended_ns);
+	msg->created_at = cairn_message_new_time(job->created_ns);
+	msg->started_at = cairn_message_new_time(job->started_ns);
+	msg->ended_at = cairn_message_new_time(job->ended_ns);
 	msg->platforms = must(calloc(job->n_platforms + 1, sizeof(char *)));
 	if (job->all_platforms) msg->platforms[msg->n_platforms++] = must(strdup("all"));
-	for (size_t i = 0; !job->all_platforms && i < job->n_platforms; i++) {
+	/* Of a fleet's nodes each has its own. */
+	bool own = job->fleet != NULL && job->request->n_platforms == 0;
+	if (own) msg->platforms[msg->n_platforms++] = must(strdup("node"));
+	for (size_t i = 0; !own && !job->all_platforms && i < job->n_platforms; i++) {
 		msg->platforms[msg->n_platforms++] =
 			must(strdup(cairn_platform_format(&job->platforms[i], text)));
 	}
@@ -476,25 +494,21 @@ Cairn__V1__Job *cairn_preheat_job_message(struct cairn_preheat_job *job)
 	msg->bytes_fetched = (int64_t)job->bytes_fetched;
 	msg->bytes_from_peers = (int64_t)job->bytes_from_peers;
 	msg->error = must(strdup(job->why.code != CAIRN_OK ? job->why.msg : ""));
+	if (job->fleet != NULL) cairn_fleet_sum_locked(job, msg);
 	pthread_mutex_unlock(&job->mu);
 	return msg;
-}
-
-static int64_t ns_of(const Cairn__Wire__Timestamp *ts)
-{
-	bool sane = ts != NULL && ts->seconds >= 0 && ts->seconds < INT64_MAX / CAIRN_NS_PER_S;
-	return sane ? ts->seconds * CAIRN_NS_PER_S + ts->nanos : 0;
 }
 
 void cairn_preheat_job_restore(struct cairn_preheat_job *job, const Cairn__V1__Job *stored)
 {
 	struct cairn_err ignored;
 	snprintf(job->id, sizeof(job->id), "%s", stored->id);
-	job->created_ns = ns_of(stored->created_at);
-	job->started_ns = ns_of(stored->started_at);
-	job->ended_ns = ns_of(stored->ended_at);
-	if (!is_over(stored->state)) return; /* it begins again, and finds what is here */
-	job->state = stored->state;
+	job->created_ns = cairn_message_ns(stored->created_at);
+	job->started_ns = cairn_message_ns(stored->started_at);
+	job->ended_ns = cairn_message_ns(stored->ended_at);
+	/* One of this node begins again, and finds what is here. */
+	if (!is_over(stored->state) && job->fleet == NULL) return;
+	if (is_over(stored->state)) job->state = stored->state;
 	job->bytes_total = (uint64_t)stored->bytes_total;
 	job->bytes_done = (uint64_t)stored->bytes_done;
 	job->bytes_fetched = (uint64_t)stored->bytes_fetched;
@@ -503,7 +517,10 @@ void cairn_preheat_job_restore(struct cairn_preheat_job *job, const Cairn__V1__J
 	if (stored->error[0] != '\0') cairn_err_set(&job->why, CAIRN_UNKNOWN, "%s", stored->error);
 	for (size_t i = 0; i < job->n_images && i < stored->n_images; i++) {
 		const Cairn__V1__JobImage *im = stored->images[i];
-		set_image(&job->images[i], im->state, im->error[0] != '\0' ? im->error : NULL);
+		if (is_over(im->state)) {
+			set_image(&job->images[i], im->state,
+				  im->error[0] != '\0' ? im->error : NULL);
+		}
 		if (cairn_digest_parse(im->digest, strlen(im->digest), &job->images[i].root,
 				       &ignored) != CAIRN_OK) {
 			job->images[i].root = (struct cairn_digest){0};

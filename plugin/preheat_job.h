@@ -12,6 +12,8 @@
 #include "oci/oci.h"
 #include "rpc/rpc.h"
 
+struct cairn_fleet; /* plugin/fleet.h */
+
 #define CAIRN_JOB_ID 20		      /* bytes of an id's text, with its end */
 #define CAIRN_JOB_REFERENCES_MAX 1000 /* of one job */
 #define CAIRN_JOB_PLATFORMS_MAX 32
@@ -67,6 +69,7 @@ struct cairn_preheat_job {
 	size_t *table, table_cap; /* blobs by digest: indices + 1, open addressing */
 	uint64_t change;
 	uint64_t bytes_done, bytes_total, bytes_fetched, bytes_from_peers, blobs_done;
+	struct cairn_fleet *fleet;	/* the nodes, where it is for several; NULL: it is not */
 	struct cairn_preheat_job *next; /* the list of plugin/preheat.c, and guarded as that is */
 };
 
@@ -103,6 +106,9 @@ void cairn_preheat_job_judge(struct cairn_preheat_job *job, int64_t now_ns);
 
 /* The job as a message, malloced as one of protobuf-c's (free it unpacked). */
 Cairn__V1__Job *cairn_preheat_job_message(struct cairn_preheat_job *job);
+
+/* One of its blobs likewise; with mu held. */
+Cairn__V1__JobBlob *cairn_preheat_blob_message(const struct cairn_preheat_blob *blob);
 
 /* Take over what a stored message says: id, times, state, images. */
 void cairn_preheat_job_restore(struct cairn_preheat_job *job, const Cairn__V1__Job *stored);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "plugin/fleet.h"
 #include "state.pb-c.h"
 
 #define FILE_MAX (16u << 20) /* bytes of one job */
@@ -37,6 +38,20 @@ void cairn_preheat_store_close(struct cairn_preheat_store *store)
 
 /* ---- writing ----------------------------------------------------------------------------------*/
 
+static void add_nodes(struct cairn_preheat_job *job, Cairn__State__StoredJob *stored)
+{
+	if (job->fleet == NULL) return;
+	pthread_mutex_lock(&job->mu);
+	stored->cancelled = job->cancelled;
+	stored->nodes = calloc(job->fleet->n + 1, sizeof(stored->nodes[0]));
+	if (stored->nodes == NULL) abort();
+	for (; stored->n_nodes < job->fleet->n; stored->n_nodes++) {
+		stored->nodes[stored->n_nodes] =
+			cairn_fleet_node_message(&job->fleet->list[stored->n_nodes]);
+	}
+	pthread_mutex_unlock(&job->mu);
+}
+
 static uint8_t *pack(struct cairn_preheat_job *job, size_t *ret_len)
 {
 	Cairn__State__StoredJob stored = CAIRN__STATE__STORED_JOB__INIT;
@@ -44,10 +59,15 @@ static uint8_t *pack(struct cairn_preheat_job *job, size_t *ret_len)
 	request.login = NULL;
 	stored.request = &request;
 	stored.job = cairn_preheat_job_message(job);
+	add_nodes(job, &stored);
 	*ret_len = cairn__state__stored_job__get_packed_size(&stored);
 	uint8_t *buf = malloc(*ret_len + 1);
 	if (buf == NULL) abort();
 	cairn__state__stored_job__pack(&stored, buf);
+	while (stored.n_nodes > 0) {
+		cairn__v1__job_node__free_unpacked(stored.nodes[--stored.n_nodes], NULL);
+	}
+	free(stored.nodes);
 	cairn__v1__job__free_unpacked(stored.job, NULL);
 	return buf;
 }
@@ -126,6 +146,8 @@ static struct cairn_preheat_job *read_job(struct cairn_preheat_store *store, con
 	if (stored->request != NULL && stored->job != NULL && strcmp(stored->job->id, name) == 0 &&
 	    cairn_preheat_job_new(stored->request, node, &job, &ignored) == CAIRN_OK) {
 		cairn_preheat_job_restore(job, stored->job);
+		if (job->fleet != NULL) cairn_fleet_restore(job, stored->nodes, stored->n_nodes);
+		job->cancelled = stored->cancelled;
 	}
 	cairn__state__stored_job__free_unpacked(stored, NULL);
 	return job;

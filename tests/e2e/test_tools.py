@@ -92,6 +92,7 @@ class Completion(unittest.TestCase):
         self.assertEqual(self.complete("preheat", "--file", f"{TOP}/READ"), {f"{TOP}/README.md"})
         self.assertEqual(self.complete("import", f"{TOP}/depl"), {f"{TOP}/deploy"})
         self.assertEqual(self.complete("preheat", "--keep-for", ""), set())
+        self.assertEqual(self.complete("prune", "--nodes", ""), {"all"})
 
 
 class Tools(E2E):
@@ -512,6 +513,9 @@ class Tools(E2E):
                      ["preheat"], ["preheat", ""], ["preheat", "--file", "/dev/null"],
                      ["preheat", "a", "--namespace", ""], ["preheat", "a", "--username", "u"],
                      ["preheat", "a", "--password-stdin"],
+                     ["preheat", "a", "--batch", "2"], ["preheat", "a", "--nodes", ""],
+                     ["preheat", "a", "--nodes", "all", "--max-failures", "x"], ["versions", "--fleet"],
+                     ["prune", "a", "--nodes", ""],
                      ["preheat", "a", "--identity-token-stdin"],  # nothing there
                      ["preheat", "a", "--username", "u", "--identity-token-stdin"],
                      ["preheat", "a", "--file", "-", "--username", "u", "--password-stdin"],

@@ -20,6 +20,10 @@ static const ProtobufCMessageDescriptor *type_of(uint8_t type)
 		return &cairn__peer__v1__description__descriptor;
 	case CAIRN_FRAME_GET:
 		return &cairn__peer__v1__get__descriptor;
+	case CAIRN_FRAME_CALL:
+		return &cairn__peer__v1__call__descriptor;
+	case CAIRN_FRAME_ANSWER:
+		return &cairn__peer__v1__answer__descriptor;
 	case CAIRN_FRAME_DIRECTORY_REQUEST:
 		return &cairn__peer__v1__directory_request__descriptor;
 	case CAIRN_FRAME_DIRECTORY_RESPONSE:

@@ -21,6 +21,8 @@ static const struct {
 	{CAIRN_FRAME_LEAVE, 1},
 	{CAIRN_FRAME_DIRECTORY_REQUEST, CAIRN_DIRECTORY_MAX},
 	{CAIRN_FRAME_DIRECTORY_RESPONSE, CAIRN_DIRECTORY_MAX},
+	{CAIRN_FRAME_CALL, CAIRN_CALL_MAX},
+	{CAIRN_FRAME_ANSWER, CAIRN_ANSWER_MAX},
 };
 
 static void heads__are_as_the_protocol_says(void **state)
@@ -60,7 +62,7 @@ static void unknown_types_and_reserved_bytes__are_refused(void **state)
 	struct cairn_err err;
 	for (unsigned type = 0; type < 256; type++) {
 		uint8_t head[CAIRN_FRAME_HEAD] = {0, 0, 0, 0, (uint8_t)type};
-		bool known = type >= CAIRN_FRAME_HELLO && type <= CAIRN_FRAME_DIRECTORY_RESPONSE;
+		bool known = type >= CAIRN_FRAME_HELLO && type <= CAIRN_FRAME_ANSWER;
 		assert_int_equal(cairn_frame_decode(head, &got, &err),
 				 known ? CAIRN_OK : CAIRN_INVALID_ARGUMENT);
 		for (int i = 5; i < 8; i++) {

@@ -30,19 +30,20 @@ NAMES = "abcdefghij"
 class Node(contextlib.ExitStack):
     """One node: .host (its network), .cairnd, .tool (cairnctl), .containerd or None. p2p: over the cluster's."""
 
-    def __init__(self, cluster, name, containerd=False, p2p=None, extra="", advertise=None, runtime=None):
+    def __init__(self, cluster, name, containerd=False, p2p=None, extra="", advertise=None, runtime=None,
+                 labels=None, state=None):
         super().__init__()
         self.cluster, self.name = cluster, name
         self.host = cluster.net.host(name)
         self.folder = cluster.folder / name
         self.listen = f"{self.host.address}:{PORT}"
         self.address = advertise or self.listen
-        self.p2p, self.extra = p2p or {}, extra
+        self.p2p, self.extra, self.labels = p2p or {}, extra, labels or {}
         self.with_containerd = containerd
         self.containerd = None
         socket = self.folder / "containerd/c.sock"
-        self.cairnd = Cairnd(self.folder, socket if containerd else runtime or "", drain="2s", host=self.host,
-                             level=cluster.level)
+        self.cairnd = Cairnd(self.folder, socket if containerd else runtime or "", drain="2s", state=state,
+                             host=self.host, level=cluster.level)
         self.tool = Cairnctl(self.cairnd.socket, cluster.folder)
         self.pullers = []
 
@@ -51,7 +52,7 @@ class Node(contextlib.ExitStack):
         self.p2p.update(p2p)
         gc = "" if "gc:" in self.extra else NO_MARKS
         registries = "" if "registries:" in self.extra else self.cluster.registries()
-        node = f"node: {{name: {self.name}}}\n"
+        node = f"node: {json.dumps({'name': self.name, 'labels': self.labels})}\n"
         self.cairnd.extra = node + gc + registries + f"p2p: {json.dumps(self.settings())}\n" + self.extra
         if self.cairnd.folder.exists():
             self.cairnd.configure()
