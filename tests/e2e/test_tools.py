@@ -533,7 +533,7 @@ class Tools(E2E):
                       tool.expect(2, "prune", "a", "--keep", "two").stderr)
         self.assertIn('--priority is a number from -100 to 100, not "101"',
                       tool.expect(2, "preheat", "a", "--priority", "101").stderr)
-        self.assertIn('--platform is os/arch, os/arch/variant or all, not "linux"',
+        self.assertIn('--platform is os/arch, os/arch/variant, node or all, not "linux"',
                       tool.expect(2, "preheat", "a", "--platform", "linux").stderr)
 
     def test_a_password_in_the_command_line_is_refused_and_not_shown(self):
