@@ -60,7 +60,7 @@ static const char usage[] =
 	"proxy plugin that `cairnctl containerd-config` prints the configuration for.\n"
 	"\n"
 	"  --config FILE    configuration, see cairn.yaml(5); an empty file will do\n"
-	"  --check-config   say whether FILE is valid, and what in it has no effect; exit\n"
+	"  --check-config   say whether FILE is valid, and exit\n"
 	"  --version        print the version and exit\n"
 	"  --help           print this and exit\n"
 	"\n"
@@ -78,22 +78,9 @@ static int check_config(const char *path)
 		fprintf(stderr, "cairnd: %s\n", err.msg);
 		return EXIT_FAILURE;
 	}
-	for (size_t i = 0; i < config.without_effect.n; i++) {
-		printf("%s: %s has no effect in this version\n", path,
-		       config.without_effect.items[i]);
-	}
 	printf("%s: valid\n", path);
 	cairn_config_fini(&config);
 	return EXIT_SUCCESS;
-}
-
-static void warn_without_effect(const struct cairn_config *config)
-{
-	for (size_t i = 0; i < config->without_effect.n; i++) {
-		cairn_log(CAIRN_LOG_WARN, "config_key_ignored",
-			  CAIRN_STR("key", config->without_effect.items[i]),
-			  CAIRN_STR("why", "has no effect in this version"));
-	}
 }
 
 /* ---- the process ------------------------------------------------------------------------------*/
@@ -432,7 +419,6 @@ static int run(const char *config_path)
 	block_signals(&signals);
 	mallopt(M_ARENA_MAX, 2); /* a few threads that do little: arenas of their own only cost */
 	raise_file_limit();
-	warn_without_effect(&d.config);
 	int status = EXIT_SUCCESS;
 	if (start(&d, &err) == CAIRN_OK) {
 		log_ready(&d);

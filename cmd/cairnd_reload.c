@@ -82,22 +82,12 @@ static void tell_change(void *arg, const char *key, bool reloads)
 		  CAIRN_STR("result", reloads ? "applied" : "needs_restart"));
 }
 
-static void tell_idle(const struct cairn_config *config)
-{
-	for (size_t i = 0; i < config->without_effect.n; i++) {
-		cairn_log(CAIRN_LOG_WARN, "reload",
-			  CAIRN_STR("key", config->without_effect.items[i]),
-			  CAIRN_STR("result", "has_no_effect"));
-	}
-}
-
 /* While both levels are at work: whoever asked for more is to see this, too. */
 static void tell(const struct cairnd_reload *r, const struct cairn_config *fresh)
 {
 	unsigned left = 0;
 	if (fresh->log_level < cairn_log_level()) cairn_log_set_level(fresh->log_level);
 	size_t applied = cairn_config_diff(r->config, fresh, tell_change, &left);
-	tell_idle(fresh);
 	cairn_log(CAIRN_LOG_INFO, "reloaded", CAIRN_STR("path", r->path),
 		  CAIRN_NUM("applied", applied), CAIRN_NUM("needs_restart", left));
 	cairn_log_set_level(fresh->log_level);

@@ -77,6 +77,24 @@ enum cairn_code cairnd_swarm_start(struct cairnd_swarm *s, const struct cairn_co
 	return CAIRN_OK;
 }
 
+void cairnd_swarm_set_limits(struct cairnd_swarm *s, const struct cairn_config *config)
+{
+	const struct cairn_swarm_limits limits = {
+		.upload_limit = config->p2p.upload_limit,
+		.decide_ms = config->p2p.decide,
+		.stall_ms = config->p2p.stall,
+		.min_rate = config->p2p.min_rate,
+		.max_grants = config->p2p.max_grants,
+	};
+	cairn_swarm_set_limits(s->swarm, &limits);
+}
+
+enum cairn_code cairnd_swarm_set_peers(struct cairnd_swarm *s, const struct cairn_config *config,
+				       struct cairn_err *err)
+{
+	return cairn_swarm_set_peers(s->swarm, list(&config->p2p.peers), config->p2p.peers.n, err);
+}
+
 void cairnd_fleet_start(struct cairnd_swarm *s, const struct cairn_config *config,
 			struct cairn_fleet_node_opts *opts)
 {
@@ -102,24 +120,6 @@ void cairnd_fleet_stop(struct cairnd_swarm *s)
 	if (s->node == NULL) return;
 	cairn_swarm_answer(s->swarm, NULL, NULL);
 	cairn_fleet_node_free(cairn_steal(&s->node));
-}
-
-void cairnd_swarm_set_limits(struct cairnd_swarm *s, const struct cairn_config *config)
-{
-	const struct cairn_swarm_limits limits = {
-		.upload_limit = config->p2p.upload_limit,
-		.decide_ms = config->p2p.decide,
-		.stall_ms = config->p2p.stall,
-		.min_rate = config->p2p.min_rate,
-		.max_grants = config->p2p.max_grants,
-	};
-	cairn_swarm_set_limits(s->swarm, &limits);
-}
-
-enum cairn_code cairnd_swarm_set_peers(struct cairnd_swarm *s, const struct cairn_config *config,
-				       struct cairn_err *err)
-{
-	return cairn_swarm_set_peers(s->swarm, list(&config->p2p.peers), config->p2p.peers.n, err);
 }
 
 void cairnd_swarm_reload(struct cairnd_swarm *s)

@@ -25,18 +25,19 @@ CAIRN_CHECKED enum cairn_code cairnd_swarm_start(struct cairnd_swarm *s,
 						 struct cairn_rate *download,
 						 struct cairn_err *err);
 
-/* Answer other nodes, if that is configured; what is not, opts says. Until the stop. */
-void cairnd_fleet_start(struct cairnd_swarm *s, const struct cairn_config *config,
-			struct cairn_fleet_node_opts *opts);
-/* Before preheat ends. */
-void cairnd_fleet_stop(struct cairnd_swarm *s);
-
 /* What may change while it runs (SIGHUP). All of these do nothing where there is no swarm. */
 void cairnd_swarm_set_limits(struct cairnd_swarm *s, const struct cairn_config *config);
 /* Errors: as cairn_swarm_set_peers; then the old ones stay. */
 CAIRN_CHECKED enum cairn_code cairnd_swarm_set_peers(struct cairnd_swarm *s,
 						     const struct cairn_config *config,
 						     struct cairn_err *err);
+
+/* Answer other nodes, if that is configured; what is not, opts says. Until the stop. */
+void cairnd_fleet_start(struct cairnd_swarm *s, const struct cairn_config *config,
+			struct cairn_fleet_node_opts *opts);
+/* Before preheat ends. */
+void cairnd_fleet_stop(struct cairnd_swarm *s);
+
 /* The certificates, again from their files. Logs what comes of it. */
 void cairnd_swarm_reload(struct cairnd_swarm *s);
 

@@ -79,7 +79,7 @@ size_t cairn_config_diff(const struct cairn_config *running, const struct cairn_
 	size_t n = 0;
 	for (size_t i = 0; i < cairn_config_n_keys; i++) {
 		const struct key *key = &cairn_config_keys[i];
-		if (key->acts == IDLE || cairn_config_same(key, running, fresh)) continue;
+		if (cairn_config_same(key, running, fresh)) continue;
 		if (fn != NULL) fn(arg, key->path, key->acts == RELOAD);
 		n += key->acts == RELOAD;
 	}

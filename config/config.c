@@ -411,20 +411,6 @@ static void set_defaults(struct cairn_config *config)
 	}
 }
 
-static void note_without_effect(struct cairn_config *config)
-{
-	struct cairn_config defaults = {0};
-	set_defaults(&defaults);
-	struct cairn_config_list *list = &config->without_effect;
-	list->items = must_calloc(cairn_config_n_keys, sizeof(list->items[0]));
-	for (size_t i = 0; i < cairn_config_n_keys; i++) {
-		const struct key *key = &cairn_config_keys[i];
-		if (key->acts != IDLE || cairn_config_same(key, config, &defaults)) continue;
-		list->items[list->n++] = must_copy(key->path);
-	}
-	cairn_config_fini(&defaults);
-}
-
 enum cairn_code cairn_config_parse(const char *name, const char *text, size_t len,
 				   struct cairn_config *ret, struct cairn_err *err)
 {
@@ -451,7 +437,6 @@ enum cairn_code cairn_config_parse(const char *name, const char *text, size_t le
 		cairn_config_fini(&config);
 		return rc;
 	}
-	note_without_effect(&config);
 	*ret = config;
 	return CAIRN_OK;
 }
@@ -485,7 +470,6 @@ void cairn_config_fini(struct cairn_config *config)
 		list_fini(&config->registries.hosts[i].mirrors);
 	}
 	free(config->registries.hosts);
-	list_fini(&config->without_effect);
 	*config = (struct cairn_config){0};
 }
 

@@ -94,10 +94,6 @@ struct cairn_config {
 		char *listen;
 	} http;
 	enum cairn_log_level log_level;
-
-	/* Keys that were set to another value than their default and have no effect in this
-	 * version. */
-	struct cairn_config_list without_effect;
 };
 
 /* Parse len bytes; name is for messages. Errors: INVALID_ARGUMENT. */

@@ -24,9 +24,8 @@ enum type {
 
 /* When another value acts. 0 is left out, so that a row that does not say it is found. */
 enum acts {
-	IDLE = 1, /* never: it has no effect in this version */
-	RESTART,  /* when the daemon is started again */
-	RELOAD,	  /* when the file is read again (SIGHUP) */
+	RESTART = 1, /* when the daemon is started again */
+	RELOAD,	     /* when the file is read again (SIGHUP) */
 };
 
 /* In the order in which the table reads best.

@@ -60,6 +60,10 @@ struct cairn_swarm {
 	bool (*may_share)(void *arg, const struct cairn_digest *digest);
 	void *may_share_arg;
 
+	_Atomic int64_t decide_ms, stall_ms; /* cairn_swarm_set_limits */
+	_Atomic uint64_t min_rate;
+	_Atomic unsigned max_grants;
+
 	pthread_mutex_t call_mu;
 	pthread_cond_t call_ended;
 	/* guarded by call_mu */
@@ -67,9 +71,6 @@ struct cairn_swarm {
 	void *answer_arg;
 	unsigned n_calls; /* that answer runs for */
 
-	_Atomic int64_t decide_ms, stall_ms; /* cairn_swarm_set_limits */
-	_Atomic uint64_t min_rate;
-	_Atomic unsigned max_grants;
 	struct cairn_rate up, *down; /* down: borrowed; NULL: no limit */
 	struct cairn_swarm_counters count;
 	atomic_bool cancelled;

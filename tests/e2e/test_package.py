@@ -73,7 +73,7 @@ class Defaults(unittest.TestCase):
         path = pathlib.Path(os.environ["CAIRN_TEST_DIR"], "cairn.yaml")
         path.write_text(re.sub(r"(?m)^#(?=[a-z]|  )", "", text))
         said = run(pathlib.Path(os.environ["CAIRN_BUILD"], "cairnd"), "--check-config", "--config", path)
-        self.assertEqual(said, f"{path}: valid\n")  # no default is said to have no effect
+        self.assertEqual(said, f"{path}: valid\n")
         found, parents = set(), []
         for indent, key, value in re.findall(r"(?m)^( *)([a-z0-9_]+):(.*)$", path.read_text()):
             parents = parents[:len(indent) // 2] + [key]

@@ -39,7 +39,6 @@ static void parse__empty_file_is_a_working_node(void **state)
 		assert_int_equal(c.p2p.share.allow.n, 1);
 		assert_string_equal(c.http.listen, "127.0.0.1:7480");
 		assert_int_equal(c.log_level, CAIRN_LOG_INFO);
-		assert_int_equal(c.without_effect.n, 0);
 		cairn_config_fini(&c);
 	}
 }
@@ -117,48 +116,6 @@ static void parse__takes_every_key(void **state)
 	cairn_config_fini(&c);
 }
 
-static bool without_effect(const struct cairn_config *c, const char *key)
-{
-	for (size_t i = 0; i < c->without_effect.n; i++) {
-		if (strcmp(c->without_effect.items[i], key) == 0) return true;
-	}
-	return false;
-}
-
-static void parse__names_what_has_no_effect_yet(void **state)
-{
-	(void)state;
-	struct cairn_config c;
-	struct cairn_err err;
-	assert_int_equal(parse(everything, &c, &err), CAIRN_OK);
-	static const char *const live[] = {"node.labels",
-					   "p2p.fleet",
-					   "p2p.admins",
-					   "gc.interval",
-					   "gc.keep_storage",
-					   "gc.high_watermark",
-					   "containerd.prefill",
-					   "drain",
-					   "http.listen",
-					   "containerd.address",
-					   "containerd.swarm_wait",
-					   "p2p.min_rate",
-					   "p2p.download_limit",
-					   "registries.hosts",
-					   "p2p.listen",
-					   "p2p.share.allow",
-					   "p2p.tls.ca",
-					   "p2p.peers",
-					   "p2p.admins",
-					   "p2p.etcd.endpoints",
-					   "node.name"};
-	for (size_t i = 0; i < CAIRN_LEN(live); i++) assert_false(without_effect(&c, live[i]));
-	cairn_config_fini(&c);
-	assert_int_equal(parse("gc: {keep_storage: 24h}\n", &c, &err), CAIRN_OK);
-	assert_int_equal(c.without_effect.n, 0); /* the default, written out */
-	cairn_config_fini(&c);
-}
-
 static void parse__lets_others_in_only_with_tls(void **state)
 {
 	(void)state;
@@ -175,7 +132,6 @@ static void parse__lets_others_in_only_with_tls(void **state)
 		struct cairn_config c;
 		struct cairn_err err;
 		if (parse(good[i], &c, &err) != CAIRN_OK) fail_msg("%s: %s", good[i], err.msg);
-		assert_int_equal(c.without_effect.n, 0);
 		cairn_config_fini(&c);
 	}
 }
@@ -327,7 +283,7 @@ static void table__says_of_every_key_when_it_acts(void **state)
 	(void)state;
 	for (size_t i = 0; i < cairn_config_n_keys; i++) {
 		const struct key *key = &cairn_config_keys[i];
-		if (key->acts < IDLE || key->acts > RELOAD) fail_msg("%s does not", key->path);
+		if (key->acts < RESTART || key->acts > RELOAD) fail_msg("%s does not", key->path);
 	}
 }
 
@@ -349,18 +305,17 @@ static void diff__finds_every_key_and_exchange_moves_what_may_change(void **stat
 	struct cairn_config a, b;
 	struct cairn_err err;
 	struct differences first = {0}, none = {0};
-	size_t effective = 0, reloads = 0;
+	size_t reloads = 0;
 	assert_int_equal(parse(everything, &a, &err), CAIRN_OK);
 	assert_int_equal(parse("", &b, &err), CAIRN_OK);
 	for (size_t i = 0; i < cairn_config_n_keys; i++) {
-		effective += cairn_config_keys[i].acts != IDLE;
 		reloads += cairn_config_keys[i].acts == RELOAD;
 	}
 	assert_int_equal(cairn_config_diff(&a, &a, count_difference, &none), 0);
 	assert_int_equal(none.n, 0);
 	assert_int_equal(cairn_config_diff(&a, &b, count_difference, &first), reloads);
 	assert_int_equal(first.reloads, reloads);
-	assert_int_equal(first.n, effective - 1); /* version has one value only */
+	assert_int_equal(first.n, cairn_config_n_keys - 1); /* version has one value only */
 	const char *dir = a.state_dir;
 	cairn_config_exchange(&a, &b);
 	assert_ptr_equal(a.state_dir, dir);
@@ -378,7 +333,6 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(parse__empty_file_is_a_working_node),
 		cmocka_unit_test(parse__takes_every_key),
-		cmocka_unit_test(parse__names_what_has_no_effect_yet),
 		cmocka_unit_test(parse__refuses_and_names_place_key_and_allowed),
 		cmocka_unit_test(parse__takes_any_high_watermark_alone),
 		cmocka_unit_test(parse__lets_others_in_only_with_tls),
