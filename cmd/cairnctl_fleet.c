@@ -171,7 +171,8 @@ int ctl_fleet_versions(struct ctl *ctl, const char *name)
 {
 	struct report r = {.ctl = ctl};
 	struct cairn_err err;
-	Cairn__V1__ListVersionsRequest request = CAIRN__V1__LIST_VERSIONS_REQUEST__INIT;
+	Cairn__V1__ListVersionsRequest request;
+	cairn__v1__list_versions_request__init(&request);
 	memcpy(&request.name, &name, sizeof(name)); /* it is not written to */
 	request.fleet = true;
 	enum cairn_code rc =

@@ -40,6 +40,19 @@ static bool names_something(const char *field)
 	return false;
 }
 
+/* Who names an image as a URL with a password is refused; the line must not have it either. */
+static const char *without_login(const char *value)
+{
+	const char *from = value;
+	if (value[0] == '/') return value; /* a folder */
+	for (const char *at = strchr(value, '@'); at != NULL; at = strchr(at + 1, '@')) {
+		bool digest =
+			strncmp(at + 1, "sha256:", 7) == 0 || strncmp(at + 1, "sha512:", 7) == 0;
+		if (!digest) from = at + 1;
+	}
+	return from;
+}
+
 static void add_strings(struct text *text, const ProtobufCFieldDescriptor *field,
 			const uint8_t *message)
 {
@@ -50,7 +63,7 @@ static void add_strings(struct text *text, const ProtobufCFieldDescriptor *field
 		memcpy(&list, message + field->offset, sizeof(list));
 	}
 	for (size_t i = 0; i < n && !text->cut; i++) {
-		if (list[i] != NULL && list[i][0] != '\0') add(text, "", list[i]);
+		if (list[i] != NULL && list[i][0] != '\0') add(text, "", without_login(list[i]));
 	}
 }
 

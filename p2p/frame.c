@@ -17,10 +17,10 @@ static uint32_t limit_of(uint8_t type)
 	case CAIRN_FRAME_DIRECTORY_REQUEST:
 	case CAIRN_FRAME_DIRECTORY_RESPONSE:
 		return CAIRN_DIRECTORY_MAX;
-	case CAIRN_FRAME_CALL:
-		return CAIRN_CALL_MAX;
 	case CAIRN_FRAME_ANSWER:
 		return CAIRN_ANSWER_MAX;
+	case CAIRN_FRAME_CALL:
+		return CAIRN_CALL_MAX;
 	default:
 		return 0;
 	}

@@ -106,7 +106,8 @@ static enum cairn_code send_node(struct cairn_call *call, struct gather *g, size
 				 const char *name, struct cairn_err *err)
 {
 	Cairn__V1__ListVersionsResponse msg = CAIRN__V1__LIST_VERSIONS_RESPONSE__INIT;
-	Cairn__V1__NodeError error = CAIRN__V1__NODE_ERROR__INIT, *errors = &error;
+	Cairn__V1__NodeError error, *errors = &error;
+	cairn__v1__node_error__init(&error);
 	if (g->answers[i] != NULL) {
 		set_versions(&msg, name, (Cairn__V1__ListVersionsResponse *)g->answers[i],
 			     g->nodes[i].name);
@@ -158,8 +159,9 @@ static enum cairn_code send_pruned(struct cairn_call *call, struct gather *g, si
 				   struct cairn_err *err)
 {
 	Cairn__V1__CollectGarbageResponse msg = CAIRN__V1__COLLECT_GARBAGE_RESPONSE__INIT;
-	Cairn__V1__NodePruned pruned = CAIRN__V1__NODE_PRUNED__INIT, *list = &pruned;
+	Cairn__V1__NodePruned pruned, *list = &pruned;
 	const Cairn__V1__NodePruned *a = (const Cairn__V1__NodePruned *)g->answers[i];
+	cairn__v1__node_pruned__init(&pruned);
 	pruned.name = g->nodes[i].name;
 	pruned.address = g->nodes[i].address;
 	if (a != NULL) {

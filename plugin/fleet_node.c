@@ -62,7 +62,8 @@ static enum cairn_code describe(struct cairn_fleet_node *node, uint8_t **ret, si
 {
 	char text[CAIRN_PLATFORM_STR];
 	struct cairn_platform platform;
-	Cairn__Fleet__Node msg = CAIRN__FLEET__NODE__INIT;
+	Cairn__Fleet__Node msg;
+	cairn__fleet__node__init(&msg);
 	msg.labels = node->labels;
 	msg.n_labels = node->opts.n_labels;
 	cairn_platform_node(&platform);
@@ -226,7 +227,8 @@ static enum cairn_code prune(struct cairn_fleet_node *node, const ProtobufCMessa
 	char name[CAIRN_NAME_MAX + 1];
 	struct cairn_gc_request request;
 	struct cairn_gc_pass pass;
-	Cairn__V1__NodePruned msg = CAIRN__V1__NODE_PRUNED__INIT;
+	Cairn__V1__NodePruned msg;
+	cairn__v1__node_pruned__init(&msg);
 	enum cairn_code rc = cairn_service_prune_request(node->opts.cache, (const void *)question,
 							 name, &request, err);
 	if (rc) return rc;

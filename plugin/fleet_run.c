@@ -73,8 +73,10 @@ static enum cairn_code ask_job(struct run *r, const char *address, char *id, boo
 			       Cairn__Fleet__JobState **ret, bool *ret_answered,
 			       struct cairn_err *err)
 {
-	Cairn__Fleet__Begin begin = CAIRN__FLEET__BEGIN__INIT;
-	Cairn__Fleet__State state = CAIRN__FLEET__STATE__INIT;
+	Cairn__Fleet__Begin begin;
+	Cairn__Fleet__State state;
+	cairn__fleet__begin__init(&begin);
+	cairn__fleet__state__init(&state);
 	Cairn__V1__PreheatRequest request = *r->job->request; /* shallow */
 	request.fleet = NULL;
 	request.detach = false;
@@ -314,11 +316,12 @@ static void cancel_node(void *arg, size_t k)
 {
 	struct run *r = arg;
 	const size_t i = r->due[k];
-	Cairn__Fleet__Cancel cancel = CAIRN__FLEET__CANCEL__INIT;
+	Cairn__Fleet__Cancel cancel;
 	Cairn__Fleet__JobState *answer = NULL;
 	char address[CAIRN_ADDRESS_MAX], id[CAIRN_JOB_ID];
 	struct cairn_err err;
 	bool answered = false;
+	cairn__fleet__cancel__init(&cancel);
 	pthread_mutex_lock(&r->job->mu);
 	snprintf(address, sizeof(address), "%s", r->job->fleet->list[i].msg->address);
 	snprintf(id, sizeof(id), "%s", r->job->fleet->list[i].msg->job);
