@@ -324,9 +324,26 @@ bool cairn_tls_is_h2(SSL *ssl)
 	return SSL_is_server(ssl) != 0 && speaks(ssl, "h2");
 }
 
+/* OpenSSL has checked that a client's certificate is for clients. A node's is for servers, too; an
+ * admin's is not, and whoever has one is no node of the cluster. */
+static enum cairn_code check_node(SSL *ssl, struct cairn_err *err)
+{
+	char name[CAIRN_TLS_NAME_MAX];
+	X509 *cert = SSL_get0_peer_certificate(ssl);
+	if (cert != NULL && X509_check_purpose(cert, X509_PURPOSE_SSL_SERVER, 0) == 1) {
+		return CAIRN_OK;
+	}
+	cairn_tls_peer_name(ssl, name);
+	return cairn_err_set(err, CAIRN_UNAUTHENTICATED,
+			     "its certificate (%.100s) is refused: it is for clients only, and a "
+			     "node's is for servers, too",
+			     name);
+}
+
 enum cairn_code cairn_tls_check(SSL *ssl, struct cairn_err *err)
 {
-	if (speaks(ssl, (const char *)alpn + 1) || cairn_tls_is_h2(ssl)) return CAIRN_OK;
+	if (speaks(ssl, (const char *)alpn + 1)) return check_node(ssl, err);
+	if (cairn_tls_is_h2(ssl)) return CAIRN_OK;
 	return cairn_err_set(err, CAIRN_INVALID_ARGUMENT,
 			     "it does not speak cairn's peer protocol inside TLS");
 }

@@ -45,7 +45,8 @@ void cairn_tls_files_offer_h2(struct cairn_tls_files *files);
 SSL *cairn_tls_new(struct cairn_tls_files *files, bool server);
 
 /* After a handshake that went well: INVALID_ARGUMENT if the other does not speak our protocol
- * inside TLS (nor, if it is the client, HTTP/2 where that is offered). */
+ * inside TLS (nor, if it is the client, HTTP/2 where that is offered); UNAUTHENTICATED if it does,
+ * but with a certificate that is none of a node: for clients only. */
 CAIRN_CHECKED enum cairn_code cairn_tls_check(SSL *ssl, struct cairn_err *err);
 /* ... and whether it is HTTP/2 that is spoken. */
 bool cairn_tls_is_h2(SSL *ssl);
