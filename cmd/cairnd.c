@@ -29,6 +29,7 @@
 #include "plugin/plugin.h"
 #include "rpc/rpc.h"
 
+#define STOP_MS 30000 /* to stop, besides the drain */
 #define EXIT_USAGE 2
 
 struct daemon {
@@ -403,6 +404,15 @@ static void serve(struct daemon *d, const char *config_path, const sigset_t *sig
 	}
 }
 
+/* A long drain is not to be cut off by the unit's own limit. */
+static void tell_stopping(const struct daemon *d)
+{
+	char state[80];
+	snprintf(state, sizeof(state), "STOPPING=1\nEXTEND_TIMEOUT_USEC=%llu",
+		 ((unsigned long long)d->config.drain + STOP_MS) * 1000);
+	cairn_notify(state);
+}
+
 static int run(const char *config_path)
 {
 	struct daemon d = {
@@ -425,7 +435,7 @@ static int run(const char *config_path)
 		cairn_notify("READY=1");
 		cairn_trim_startup();
 		serve(&d, config_path, &signals);
-		cairn_notify("STOPPING=1");
+		tell_stopping(&d);
 	} else {
 		cairn_log(CAIRN_LOG_ERROR, "start_failed",
 			  CAIRN_STR("code", cairn_code_name(err.code)), CAIRN_ERRF(&err));

@@ -54,6 +54,8 @@ static enum cairn_code set_or_leave(const struct cairnd_reload *r, const struct 
 	if (rc) return rc;
 	bool peers = false;
 	(void)cairn_config_diff(r->config, fresh, is_peers, &peers);
+	/* With another directory they are for the next start. */
+	peers = peers && r->config->p2p.directory_etcd == fresh->p2p.directory_etcd;
 	if (peers) rc = cairnd_swarm_set_peers(r->p2p, fresh, err);
 	if (rc && set_gc(r, r->config, &undone) != CAIRN_OK) {
 		cairn_log(CAIRN_LOG_ERROR, "reload_not_undone", CAIRN_ERRF(&undone));
