@@ -14,6 +14,7 @@
 
 /* One question to several nodes. */
 struct gather {
+	struct cairn_job *job; /* which may be stopped */
 	const struct cairn_fleet_link *link;
 	struct cairn_fleet_rule rule;
 	const char *question;
@@ -43,6 +44,10 @@ static void ask_one(void *arg, size_t i)
 {
 	struct gather *g = arg;
 	bool answered;
+	if (cairn_job_stopped(g->job)) {
+		cairn_err_set(&g->errs[i], CAIRN_CANCELLED, "nobody waits for it");
+		return;
+	}
 	if (!g->nodes[i].answers) {
 		cairn_err_set(&g->errs[i], CAIRN_UNAVAILABLE, "%s", g->nodes[i].error);
 		return;
@@ -55,8 +60,8 @@ static void ask_one(void *arg, size_t i)
 
 static enum cairn_code gather_work(struct cairn_job *job, void *arg, struct cairn_err *err)
 {
-	(void)job;
 	struct gather *g = arg;
+	g->job = job;
 	enum cairn_code rc = cairn_fleet_choose(g->link, &g->rule, &g->nodes, &g->n, err);
 	if (rc) return rc;
 	g->answers = calloc(g->n + 1, sizeof(g->answers[0]));

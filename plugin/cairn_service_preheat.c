@@ -139,7 +139,10 @@ enum cairn_code cairn_service_preheat(void *arg, struct cairn_call *call, const 
 	} else {
 		rc = watch(call, job, err);
 		/* Who asked and does not wait for it does not want it any more. */
-		if (rc == CAIRN_CANCELLED) (void)cairn_preheat_cancel(service->preheat, job);
+		if (rc == CAIRN_CANCELLED) {
+			cairn_call_offload(call); /* it may be written to disk */
+			(void)cairn_preheat_cancel(service->preheat, job);
+		}
 	}
 	cairn_preheat_job_unref(job);
 	return rc;

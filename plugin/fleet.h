@@ -137,6 +137,9 @@ void cairn_fleet_judge(struct cairn_preheat_job *job, int64_t real_ns);
 /* It was cancelled before anybody runs it: it is over, if no node has to be told. */
 bool cairn_fleet_cancel_queued(struct cairn_preheat_job *job, int64_t real_ns);
 
+/* Nobody can ask its nodes any more: those that are not through have failed, and it is over. */
+void cairn_fleet_give_up(struct cairn_preheat_job *job, const char *why, int64_t real_ns);
+
 /* For messages; with job->mu held. */
 Cairn__V1__JobNode *cairn_fleet_node_message(const struct cairn_fleet_member *m);
 void cairn_fleet_sum_locked(const struct cairn_preheat_job *job, Cairn__V1__Job *msg);

@@ -347,7 +347,7 @@ static enum cairn_code check_success_locked(struct cairn_preheat_job *job, const
 				"it says that it has succeeded, but not that it has %.200s",
 				im->name);
 		}
-		if (im->root.alg == 0) im->root = root;
+		if (im->root.alg == 0) im->root = im->ref.digest.alg != 0 ? im->ref.digest : root;
 		if (cairn_digest_equal(&im->root, &root)) continue;
 		return cairn_err_set(
 			err, CAIRN_FAILED_PRECONDITION,
@@ -476,11 +476,25 @@ bool cairn_fleet_cancel_queued(struct cairn_preheat_job *job, int64_t real_ns)
 	return idle;
 }
 
+void cairn_fleet_give_up(struct cairn_preheat_job *job, const char *why, int64_t real_ns)
+{
+	pthread_mutex_lock(&job->mu);
+	struct cairn_fleet *f = job->fleet;
+	for (size_t i = 0; i < f->n; i++) {
+		Cairn__V1__JobNode__State state = f->list[i].msg->state;
+		if (state != WAITING && state != RUNNING) continue;
+		set_locked(job, &f->list[i], FAILED, why, real_ns);
+	}
+	pthread_mutex_unlock(&job->mu);
+	cairn_fleet_judge(job, real_ns);
+}
+
 void cairn_fleet_judge(struct cairn_preheat_job *job, int64_t real_ns)
 {
 	pthread_mutex_lock(&job->mu);
 	size_t good = count_locked(job, SUCCEEDED), partly = count_locked(job, PARTIAL);
-	job->state = good == job->fleet->n    ? CAIRN__V1__JOB_STATE__SUCCEEDED
+	bool all = good == job->fleet->n && good > 0;
+	job->state = all		      ? CAIRN__V1__JOB_STATE__SUCCEEDED
 		     : job->cancelled	      ? CAIRN__V1__JOB_STATE__CANCELLED
 		     : good > 0 || partly > 0 ? CAIRN__V1__JOB_STATE__PARTIAL
 					      : CAIRN__V1__JOB_STATE__FAILED;

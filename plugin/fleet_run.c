@@ -93,6 +93,7 @@ static enum cairn_code ask_job(struct run *r, const char *address, char *id, boo
 static void lose(struct run *r, size_t i, int64_t asked_ns, bool answered,
 		 const struct cairn_err *err)
 {
+	if (!answered && atomic_load(r->env->stop)) return; /* it was we who broke off */
 	int64_t patience_ms =
 		r->env->patience_ms > 0 ? r->env->patience_ms : CAIRN_FLEET_PATIENCE_MS;
 	pthread_mutex_lock(&r->job->mu);
@@ -340,7 +341,8 @@ static void cancel_node(void *arg, size_t k)
 	pthread_mutex_lock(&r->job->mu);
 	bool ended = r->job->fleet->list[i].msg->state != CAIRN__V1__JOB_NODE__STATE__RUNNING;
 	pthread_mutex_unlock(&r->job->mu);
-	if (ended) return;
+	/* A question that was cut off by our own end is asked again by whoever goes on. */
+	if (ended || (told != CAIRN_OK && atomic_load(r->env->stop))) return;
 	cairn_fleet_set(r->job, i, CAIRN__V1__JOB_NODE__STATE__CANCELLED,
 			told == CAIRN_OK ? ""
 					 : "it did not answer: its job may go on, and can be "

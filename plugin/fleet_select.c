@@ -203,6 +203,9 @@ static enum cairn_code select_amount(const struct cairn_fleet_rule *rule,
 	size_t alive = 0;
 	for (size_t i = 0; i < n; i++) alive += list[i].answers;
 	size_t want = cairn_fleet_amount_of(&rule->amount, alive, true);
+	if (alive == 0) {
+		return cairn_err_set(err, CAIRN_NOT_FOUND, "nodes: none answers");
+	}
 	if (want > alive) {
 		return cairn_err_set(err, CAIRN_NOT_FOUND,
 				     "nodes: %zu are asked for, and %zu answer", want, alive);

@@ -421,6 +421,17 @@ void cairn_preheat_set_limits(struct cairn_preheat *p, int64_t stall_ms, uint64_
 	atomic_store(&p->env.min_rate, min_rate);
 }
 
+/* Jobs for several nodes of a time when this node could ask others. */
+static void end_fleets(struct cairn_preheat *p)
+{
+	for (struct cairn_preheat_job *job = p->jobs; job != NULL; job = job->next) {
+		if (job->fleet == NULL || cairn_preheat_job_is_over(job)) continue;
+		cairn_fleet_give_up(job, "the node that was asked asks no others any more",
+				    cairn_real_ns(p->env.clock));
+		save_or_log(p, job);
+	}
+}
+
 enum cairn_code cairn_preheat_start(const struct cairn_preheat_opts *opts,
 				    struct cairn_preheat **ret, struct cairn_err *err)
 {
@@ -446,6 +457,7 @@ enum cairn_code cairn_preheat_start(const struct cairn_preheat_opts *opts,
 	cairn_platform_node(&p->node);
 	enum cairn_code rc = cairn_preheat_store_open(&p->store, opts->state_dir, err);
 	if (rc == CAIRN_OK) cairn_preheat_store_load(&p->store, &p->node, add_loaded, p);
+	if (rc == CAIRN_OK && opts->fleet == NULL) end_fleets(p);
 	const size_t own = CAIRN_PREHEAT_RUNNING_MAX;
 	const size_t all = own + (opts->fleet != NULL ? CAIRN_FLEET_RUNNING_MAX : 0);
 	while (rc == CAIRN_OK && p->n_threads < all) {

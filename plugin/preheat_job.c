@@ -487,7 +487,7 @@ Cairn__V1__Job *cairn_preheat_job_message(struct cairn_preheat_job *job)
 	for (; msg->n_images < job->n_images; msg->n_images++) {
 		msg->images[msg->n_images] = image_message(&job->images[msg->n_images]);
 	}
-	msg->blobs_total = (int64_t)job->n_blobs;
+	msg->blobs_total = (int64_t)(job->n_blobs > 0 ? job->n_blobs : job->stored_blobs);
 	msg->blobs_done = (int64_t)job->blobs_done;
 	msg->bytes_total = (int64_t)job->bytes_total;
 	msg->bytes_done = (int64_t)job->bytes_done;
@@ -514,6 +514,7 @@ void cairn_preheat_job_restore(struct cairn_preheat_job *job, const Cairn__V1__J
 	job->bytes_fetched = (uint64_t)stored->bytes_fetched;
 	job->bytes_from_peers = (uint64_t)stored->bytes_from_peers;
 	job->blobs_done = (uint64_t)stored->blobs_done;
+	job->stored_blobs = (size_t)stored->blobs_total;
 	if (stored->error[0] != '\0') cairn_err_set(&job->why, CAIRN_UNKNOWN, "%s", stored->error);
 	for (size_t i = 0; i < job->n_images && i < stored->n_images; i++) {
 		const Cairn__V1__JobImage *im = stored->images[i];

@@ -69,7 +69,8 @@ struct cairn_preheat_job {
 	size_t *table, table_cap; /* blobs by digest: indices + 1, open addressing */
 	uint64_t change;
 	uint64_t bytes_done, bytes_total, bytes_fetched, bytes_from_peers, blobs_done;
-	struct cairn_fleet *fleet;	/* the nodes, where it is for several; NULL: it is not */
+	size_t stored_blobs;	   /* of a job that was over when it was read: its blobs are not */
+	struct cairn_fleet *fleet; /* the nodes, where it is for several; NULL: it is not */
 	struct cairn_preheat_job *next; /* the list of plugin/preheat.c, and guarded as that is */
 };
 

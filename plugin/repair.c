@@ -40,7 +40,18 @@ static struct cairn_repair *join(struct cairn_content_service *service,
 	return r;
 }
 
-static void leave(struct cairn_content_service *service, struct cairn_repair *r)
+static bool is_queued(struct cairn_preheat_job *job)
+{
+	pthread_mutex_lock(&job->mu);
+	bool queued = job->state == CAIRN__V1__JOB_STATE__QUEUED;
+	pthread_mutex_unlock(&job->mu);
+	return queued;
+}
+
+/* A job that nobody waits for goes on, but none is left in the queue: a reader who comes again and
+ * again would fill it. */
+static void leave(struct cairn_content_service *service, struct cairn_call *call,
+		  struct cairn_repair *r)
 {
 	pthread_mutex_lock(&service->repair_mu);
 	bool last = --r->refs == 0;
@@ -48,8 +59,13 @@ static void leave(struct cairn_content_service *service, struct cairn_repair *r)
 	while (last && *at != r) at = &(*at)->next;
 	if (last) *at = r->next;
 	pthread_mutex_unlock(&service->repair_mu);
-	if (last && r->job != NULL) cairn_preheat_job_unref(r->job);
-	if (last) free(r);
+	if (!last) return;
+	if (r->job != NULL && is_queued(r->job)) {
+		cairn_call_offload(call); /* it is written to disk */
+		(void)cairn_preheat_cancel(service->preheat, r->job);
+	}
+	if (r->job != NULL) cairn_preheat_job_unref(r->job);
+	free(r);
 }
 
 /* Whoever first sees the end tells of it; not those who were cancelled before. */
@@ -274,9 +290,10 @@ static bool from_registry(struct cairn_content_service *service, struct cairn_ca
 		}
 		if (cairn_patience_now() >= until_ms) {
 			cairn_err_set(err, CAIRN_DEADLINE_EXCEEDED,
-				      "its registry has sent nothing for %d s",
+				      "no other node gives it, and nothing came of its job for "
+				      "%d s",
 				      CAIRN_PATIENCE_MS / 1000);
-			return false;
+			break;
 		}
 	}
 	let_rest(service, &r->digest);
@@ -299,6 +316,6 @@ bool cairn_repair(struct cairn_content_service *service, struct cairn_call *call
 		good = from_registry(service, call, r, &err);
 	}
 	tell(service, r, good, from, &err);
-	leave(service, r);
+	leave(service, call, r);
 	return good;
 }

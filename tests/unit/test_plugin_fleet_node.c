@@ -156,6 +156,30 @@ static void node__begins_a_job_once(void **state)
 	assert_int_equal(count_jobs(*state), 2);
 }
 
+/* Its coordinator may ask only after this node was started again: a job that was over has all its
+ * blobs still. */
+static void node__tells_of_a_job_that_was_over_before_its_restart(void **state)
+{
+	Cairn__V1__PreheatRequest request;
+	struct cairn_preheat_job *job;
+	struct cairn_platform platform;
+	struct cairn_err err;
+	(void)state;
+	one_reference(&request);
+	cairn_platform_node(&platform);
+	assert_int_equal(cairn_preheat_job_new(&request, &platform, &job, &err), CAIRN_OK);
+	Cairn__V1__Job *stored = cairn_preheat_job_message(job);
+	stored->state = CAIRN__V1__JOB_STATE__SUCCEEDED;
+	stored->blobs_total = stored->blobs_done = 5;
+	cairn_preheat_job_restore(job, stored);
+	Cairn__V1__Job *told = cairn_preheat_job_message(job);
+	assert_int_equal(told->blobs_total, 5);
+	assert_int_equal(told->blobs_done, 5);
+	cairn__v1__job__free_unpacked(told, NULL);
+	cairn__v1__job__free_unpacked(stored, NULL);
+	cairn_preheat_job_unref(job);
+}
+
 /* The answer to a question that was delayed must not bring back what was cancelled. */
 static void node__does_not_begin_what_was_cancelled(void **state)
 {
@@ -264,6 +288,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		CASE(node__says_who_it_is),
 		CASE(node__begins_a_job_once),
+		CASE(node__tells_of_a_job_that_was_over_before_its_restart),
 		CASE(node__does_not_begin_what_was_cancelled),
 		CASE(node__refuses_what_is_not_for_it),
 		CASE(node__tells_and_prunes_versions),
