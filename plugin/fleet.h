@@ -78,7 +78,8 @@ size_t cairn_fleet_look(const struct cairn_fleet_link *link,
 			bool (*skip)(void *arg, const char *address), void *arg,
 			struct cairn_fleet_candidate **ret);
 
-/* Those of them that the rule means. Errors: NOT_FOUND, RESOURCE_EXHAUSTED (more than
+/* Those of them that the rule means. Errors: UNAVAILABLE (the directory has not said who there is),
+ * NOT_FOUND, RESOURCE_EXHAUSTED (more than
  * CAIRN_FLEET_NODES_MAX). */
 CAIRN_CHECKED enum cairn_code cairn_fleet_choose(const struct cairn_fleet_link *link,
 						 const struct cairn_fleet_rule *rule,
@@ -93,6 +94,7 @@ struct cairn_fleet_member {
 	uint64_t change;	 /* of the job's changes, the last that was about it */
 	bool begun;		 /* it has the job: it is asked how that is */
 	bool met;		 /* it has answered before: it may be away for PATIENCE_MS */
+	unsigned forgot;	 /* times that it did not know the job any more */
 	int64_t lost_ns;	 /* boot time since which it does not answer; 0: it does */
 };
 

@@ -189,6 +189,23 @@ static size_t keep(struct cairn_fleet_candidate *list, size_t n, const bool *cho
 	return kept;
 }
 
+/* Who knows of nobody else, and whose directory does not work, does not know who there is. */
+static enum cairn_code check_known(const struct cairn_fleet_link *link,
+				   const struct cairn_fleet_candidate *list, size_t n,
+				   struct cairn_err *err)
+{
+	char health[256] = "";
+	size_t members = 0;
+	for (size_t i = 0; i < n; i++) members += list[i].member;
+	if (members > 1) return CAIRN_OK;
+	link->health(link->arg, health);
+	if (health[0] == '\0') return CAIRN_OK;
+	return cairn_err_set(err, CAIRN_UNAVAILABLE,
+			     "nodes: which others there are is not known: %s; try again when "
+			     "cairnctl status shows them",
+			     health);
+}
+
 enum cairn_code cairn_fleet_choose(const struct cairn_fleet_link *link,
 				   const struct cairn_fleet_rule *rule,
 				   struct cairn_fleet_candidate **ret, size_t *ret_n,
@@ -197,7 +214,8 @@ enum cairn_code cairn_fleet_choose(const struct cairn_fleet_link *link,
 	struct cairn_fleet_candidate *list;
 	size_t n = cairn_fleet_look(link, NULL, NULL, &list);
 	bool *chosen = must(calloc(n + 1, sizeof(*chosen)));
-	enum cairn_code rc = cairn_fleet_select(rule, list, n, chosen, err);
+	enum cairn_code rc = check_known(link, list, n, err);
+	if (rc == CAIRN_OK) rc = cairn_fleet_select(rule, list, n, chosen, err);
 	if (rc == CAIRN_OK) n = keep(list, n, chosen);
 	free(chosen);
 	if (rc == CAIRN_OK && n > CAIRN_FLEET_NODES_MAX) {

@@ -14,7 +14,13 @@ static enum cairn_code call(void *arg, const char *address, const char *name,
 				ret_answered, err);
 }
 
+static void health(void *arg, char ret[static 256])
+{
+	cairn_swarm_health(arg, ret);
+}
+
 void cairn_fleet_link_swarm(struct cairn_swarm *swarm, struct cairn_fleet_link *ret)
 {
-	*ret = (struct cairn_fleet_link){.arg = swarm, .peers = peers, .call = call};
+	*ret = (struct cairn_fleet_link){
+		.arg = swarm, .peers = peers, .call = call, .health = health};
 }

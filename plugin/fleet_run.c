@@ -14,6 +14,7 @@
 #define TICK_MAX_MS 3000 /* ... and, with many nodes, */
 #define TICK_NODE_MS 5	 /* so much more for each */
 #define LOOK_MS 2000	 /* between two looks for nodes that come */
+#define FORGETS_MAX 5	 /* of one job by one node: it may be started anew meanwhile */
 
 typedef Cairn__V1__JobNode__State node_state;
 
@@ -124,7 +125,13 @@ static void forget_job(struct run *r, size_t i)
 {
 	pthread_mutex_lock(&r->job->mu);
 	r->job->fleet->list[i].begun = false;
+	bool over = ++r->job->fleet->list[i].forgot > FORGETS_MAX;
 	pthread_mutex_unlock(&r->job->mu);
+	if (!over) return;
+	cairn_fleet_set(
+		r->job, i, CAIRN__V1__JOB_NODE__STATE__FAILED,
+		"it says that it has begun, and again and again that it knows nothing of it",
+		real_ns(r));
 }
 
 static void ask_node(void *arg, size_t k)

@@ -345,6 +345,8 @@ struct cairn_fleet_link {
 	enum cairn_code (*call)(void *arg, const char *address, const char *name,
 				const uint8_t *request, size_t n, int64_t timeout_ms, uint8_t **ret,
 				size_t *ret_n, bool *ret_answered, struct cairn_err *err);
+	/* As cairn_swarm_health. */
+	void (*health)(void *arg, char ret[static 256]);
 };
 
 /* plugin/fleet_link.c; the swarm is borrowed. */

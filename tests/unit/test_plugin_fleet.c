@@ -33,6 +33,7 @@ enum fate {
 	COMES_BACK,    /* as DEAD, until w->back */
 	LOSES_ANSWERS, /* it does what it is told, but each other answer is lost */
 	FORGETS,       /* its jobs, once */
+	DENIES,	       /* that it has begun, for ever */
 	BUSY,	       /* for some time */
 	REFUSES,
 	OLD, /* a version without calls */
@@ -66,6 +67,7 @@ struct world {
 	unsigned cancel_at, stop_at; /* that call; that save; 0: never */
 	_Atomic bool stop;
 	struct cairn_preheat_job *job;
+	bool lost; /* the directory does not answer */
 	struct cairn_fleet_link link;
 	char dir[64];
 	struct cairn_preheat_store store;
@@ -219,6 +221,10 @@ static enum cairn_code state(struct fake *f, const uint8_t *request, size_t n, u
 			     size_t *ret_n, struct cairn_err *e)
 {
 	if (f->fate == FORGETS && f->begun == 1 && f->asked == 2) f->has_job = false;
+	if (f->fate == DENIES) {
+		f->has_job = false;
+		f->asked = 0;
+	}
 	if (!f->has_job) return cairn_err_set(e, CAIRN_NOT_FOUND, "no such job");
 	Cairn__Fleet__State *q = cairn__fleet__state__unpack(NULL, n, request);
 	enum cairn_code rc = tell(f, q->job, ret, ret_n);
@@ -280,6 +286,12 @@ static enum cairn_code fake_call(void *arg, const char *address, const char *nam
 	return rc;
 }
 
+static void fake_health(void *arg, char ret[static 256])
+{
+	const struct world *w = arg;
+	snprintf(ret, 256, "%s", w->lost ? "etcd does not answer" : "");
+}
+
 /* ---- the world ---- */
 
 static int set_up(void **ret)
@@ -289,7 +301,8 @@ static int set_up(void **ret)
 	strcpy(w->dir, "/tmp/cairn-fleet-XXXXXX");
 	assert_non_null(mkdtemp(w->dir));
 	assert_int_equal(cairn_preheat_store_open(&w->store, w->dir, &err), CAIRN_OK);
-	w->link = (struct cairn_fleet_link){.arg = w, .peers = fake_peers, .call = fake_call};
+	w->link = (struct cairn_fleet_link){
+		.arg = w, .peers = fake_peers, .call = fake_call, .health = fake_health};
 	cairn_platform_node(&w->platform);
 	*ret = w;
 	return 0;
@@ -510,6 +523,29 @@ static void run__says_what_each_node_came_to(void **at)
 		strstr(w->job->why.msg, "1 of 6 nodes hold all of it: 3 failed, 2 are down"));
 }
 
+/* It is not said that all have it when nobody knows who they are. */
+static void submit__not_before_others_are_known(void **at)
+{
+	struct world *w = *at;
+	w->lost = true;
+	add(w, GOOD);
+	assert_int_equal(submit(w, (struct asked){0}), CAIRN_UNAVAILABLE);
+	assert_non_null(strstr(err.msg, "etcd does not answer"));
+	add(w, GOOD);
+	assert_int_equal(submit(w, (struct asked){0}), CAIRN_OK);
+}
+
+static void run__ends_with_a_node_that_denies_its_job(void **at)
+{
+	struct world *w = *at;
+	add(w, GOOD);
+	add(w, DENIES);
+	assert_int_equal(submit(w, (struct asked){0}), CAIRN_OK);
+	run(w);
+	assert_int_equal(w->job->state, CAIRN__V1__JOB_STATE__PARTIAL);
+	assert_non_null(strstr(node(w, 1)->error, "again and again"));
+}
+
 static void run__nothing_good_is_a_failure(void **at)
 {
 	struct world *w = *at;
@@ -728,6 +764,8 @@ int main(void)
 		CASE(new__refuses),
 		CASE(run__goes_in_batches),
 		CASE(run__says_what_each_node_came_to),
+		CASE(submit__not_before_others_are_known),
+		CASE(run__ends_with_a_node_that_denies_its_job),
 		CASE(run__nothing_good_is_a_failure),
 		CASE(run__stops_when_too_many_failed),
 		CASE(run__asks_again_without_harm),
