@@ -698,7 +698,11 @@ static void run__is_cancelled_after_a_crash(void **at)
 static void *bring_back(void *arg)
 {
 	struct world *w = arg;
-	while (cairn_fleet_count(w->job, STATE(DOWN)) == 0) usleep(1000);
+	/* Not for ever: without it the test finds other states than it wants. */
+	for (int ms = 0; ms < 20000; ms++) {
+		if (cairn_fleet_count(w->job, STATE(DOWN)) > 0) break;
+		usleep(1000);
+	}
 	pthread_mutex_lock(&w->mu);
 	w->back = true;
 	pthread_mutex_unlock(&w->mu);
