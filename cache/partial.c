@@ -44,17 +44,27 @@ static struct ingest_data *furthest_locked(struct cairn_cache *c, const struct c
 	return best != NULL ? data_ref(best->data) : NULL;
 }
 
+/* While it is published it has its final name already, and the folder's flush, which can take long,
+ * is before the blob is anybody's. */
+static int open_data(const struct cairn_cache *c, const struct ingest_data *d,
+		     const struct cairn_digest *digest)
+{
+	char name[32], hex[CAIRN_DIGEST_STR];
+	const int flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW;
+	int fd = openat(c->ingest_fd, data_name(d, name), flags);
+	if (fd >= 0 || errno != ENOENT) return fd;
+	return openat(c->blob_fds[digest->alg], cairn_digest_hex(digest, hex), flags);
+}
+
 struct cairn_partial *cairn_partial_find(struct cairn_cache *c, const struct cairn_digest *digest,
 					 uint64_t size)
 {
-	char name[32];
 	if (cairn_alg_bytes(digest->alg) == 0 || cairn_piece_size(size) == 0) return NULL;
 	lock(&c->mu);
 	struct ingest_data *d = furthest_locked(c, digest, size);
 	unlock(&c->mu);
 	if (d == NULL) return NULL;
-	/* Gone already: it was published just now, or dropped. */
-	int fd = openat(c->ingest_fd, data_name(d, name), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	int fd = open_data(c, d, digest);
 	if (fd < 0) {
 		data_unref(d);
 		return NULL;

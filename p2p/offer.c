@@ -239,6 +239,14 @@ void cairn_offer_sent(struct cairn_offer *offer, uint32_t follower, uint32_t pie
 	hand_out(offer);
 }
 
+void cairn_offer_lost(struct cairn_offer *offer, uint32_t follower, uint32_t piece)
+{
+	assert(follower < CAIRN_FOLLOWERS_MAX && piece < offer->n_pieces);
+	const struct piece *p = &offer->pieces[piece];
+	if (p->state == OFFERED && p->follower == follower) set_state(offer, piece, PASSED);
+	hand_out(offer);
+}
+
 bool cairn_offer_may_tell(struct cairn_offer *offer, uint32_t follower, uint32_t piece,
 			  int64_t now_ms)
 {

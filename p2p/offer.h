@@ -38,6 +38,9 @@ void cairn_offer_leave(struct cairn_offer *offer, uint32_t follower);
 void cairn_offer_add(struct cairn_offer *offer, uint32_t piece, bool elsewhere, int64_t now_ms);
 /* It was sent whole to that follower, or he, or another, says that he has it. */
 void cairn_offer_sent(struct cairn_offer *offer, uint32_t follower, uint32_t piece);
+/* He asked for it, and it could not be read, so he does not ask for it again until all is whole. It
+ * is nobody's any more, and told to the others as one that was sent. */
+void cairn_offer_lost(struct cairn_offer *offer, uint32_t follower, uint32_t piece);
 /* May the follower be told of it now? Only of pieces that were added. Once true, a follower that
  * was told need not be told again; after any call here the answers for all may be others. */
 bool cairn_offer_may_tell(struct cairn_offer *offer, uint32_t follower, uint32_t piece,

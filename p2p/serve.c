@@ -182,6 +182,7 @@ static bool send_piece(struct asker *a, uint32_t piece)
 		struct cairn_view view;
 		size_t n = length - done < part ? (size_t)(length - done) : part;
 		if (!cairn_upload_read(a->upload, piece, start + done, n, a->buf, &view)) {
+			cairn_upload_lost(a->upload, piece);
 			return done == 0 && send_piece_head(a, piece, 1, 0);
 		}
 		n = view.len;

@@ -300,6 +300,8 @@ static void look(struct cairn_serving *s, bool has_partial, struct found *ret)
 	}
 	if (has_partial) return;
 	ret->partial = cairn_partial_find(s->swarm->cache, &s->digest, s->size);
+	/* It may have become whole between the two looks. */
+	if (ret->partial == NULL) ret->whole = find_whole(s, &ret->list);
 }
 
 /* Look again, if something has changed. One thread at a time does; the others wait for it. */

@@ -121,6 +121,8 @@ bool cairn_upload_read(struct cairn_upload *upload, uint32_t piece, uint64_t off
 /* So many bytes of it went out; whole: that was all of the piece. */
 void cairn_upload_sent(struct cairn_upload *upload, uint32_t piece, size_t n, bool whole,
 		       int64_t now_ms);
+/* It was asked for, and cannot be given. */
+void cairn_upload_lost(struct cairn_upload *upload, uint32_t piece);
 
 /* For cairn_swarm_uploads. */
 size_t cairn_serving_status(struct cairn_swarm *swarm, struct cairn_upload_status *ret, size_t max);

@@ -334,6 +334,17 @@ void cairn_upload_sent(struct cairn_upload *u, uint32_t piece, size_t n, bool wh
 	pthread_mutex_unlock(&s->mu);
 }
 
+void cairn_upload_lost(struct cairn_upload *u, uint32_t piece)
+{
+	struct cairn_serving *s = u->serving;
+	pthread_mutex_lock(&s->mu);
+	if (u->described && u->gen == s->gen && !cairn_serving_whole_locked(s)) {
+		cairn_offer_lost(s->offer, u->follower, piece);
+		if (cairn_serving_whole_locked(s)) cairn_serving_wake_locked(s, NULL);
+	}
+	pthread_mutex_unlock(&s->mu);
+}
+
 /* ---- looking at it ---------------------------------------------------------------------- */
 
 size_t cairn_serving_status(struct cairn_swarm *swarm, struct cairn_upload_status *ret, size_t max)

@@ -9,6 +9,7 @@
 #include <sys/uio.h>
 #include <sys/wait.h>
 
+#include "cache/pieces.h"
 #include "support/store.h"
 
 #define MIB (1u << 20)
@@ -443,6 +444,35 @@ static void checkpoint__that_fails_beside_a_publisher_stops_it(void **state)
 	content_free(&c);
 }
 
+/* The flush of the folder may take long. It has its final name then, and is nobody's blob yet. */
+static void publishing__can_be_looked_at_by_who_comes(void **state)
+{
+	struct store *s = *state;
+	struct content c = content_new(2 * MIB + 5, 31);
+	struct cairn_ingest *ing = open_ref(s, "a", &c, true, false);
+	uint8_t *buf = malloc(c.n);
+	struct cairn_err err;
+	uint32_t pieces;
+	assert_ok(put(ing, 0, c.data, 2 * MIB, &err));
+	struct call_on_thread call = {.ing = ing, .data = c.data + 2 * MIB, .at = 2 * MIB, .n = 5};
+	start_stalled(&call, FSYNC);
+	assert_int_equal(state_of(s, &c.digest), 0);
+	struct cairn_partial *p = cairn_partial_find(s->cache, &c.digest, c.n);
+	assert_non_null(p);
+	assert_int_equal(cairn_partial_look(p, &pieces), CAIRN_PARTIAL_GROWS);
+	assert_int_equal(pieces, 3);
+	sem_post(&go);
+	pthread_join(call.thread, NULL);
+	assert_ok(call.code);
+	assert_int_equal(cairn_partial_look(p, &pieces), CAIRN_PARTIAL_WHOLE);
+	assert_ok(cairn_partial_read(p, 0, buf, c.n, &err));
+	assert_memory_equal(buf, c.data, c.n);
+	cairn_partial_free(p);
+	cairn_ingest_close(ing);
+	free(buf);
+	content_free(&c);
+}
+
 struct open_on_thread {
 	struct store *s;
 	const struct content *c;
@@ -761,6 +791,7 @@ int main(void)
 		fault_test(index__that_cannot_be_written_is_tried_again),
 		fault_test(stale_write__does_not_change_what_the_next_writer_was_told),
 		fault_test(checkpoint__that_fails_beside_a_publisher_stops_it),
+		fault_test(publishing__can_be_looked_at_by_who_comes),
 		fault_test(open__does_not_wait_for_a_publisher),
 		fault_test(publishing__goes_on_when_its_session_is_closed),
 		fault_test(memory_calls__do_not_wait_for_the_disk),

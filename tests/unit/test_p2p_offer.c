@@ -149,6 +149,27 @@ static void leaving__gives_it_to_another(void **state)
 	cairn_offer_free(o);
 }
 
+/* Nobody else is kept from it, nor all from the whole blob. */
+static void lost__is_as_if_he_had_it(void **state)
+{
+	(void)state;
+	enum { F = 3, N = 2 };
+	struct cairn_offer *o = with_followers(N, F);
+	uint32_t who = 0, other = 0;
+	for (uint32_t k = 0; k < N; k++) cairn_offer_add(o, k, false, 0);
+	assert_int_equal(told(o, 0, F, 0, &who), 1);
+	assert_int_equal(told(o, 1, F, 0, &other), 1);
+	cairn_offer_lost(o, other, 0); /* it was not offered to him */
+	assert_int_equal(told(o, 0, F, 0, &who), 1);
+	cairn_offer_lost(o, who, 0);
+	assert_int_equal(told(o, 0, F, 0, &who), 0);
+	assert_false(cairn_offer_over(o));
+	cairn_offer_sent(o, other, 1);
+	assert_int_equal(told(o, 0, F, 0, &who), F);
+	assert_true(cairn_offer_over(o));
+	cairn_offer_free(o);
+}
+
 static void elsewhere__is_told_to_all(void **state)
 {
 	(void)state;
@@ -226,6 +247,7 @@ int main(void)
 		cmocka_unit_test(passed__is_told_to_all_when_idle_or_old),
 		cmocka_unit_test(lying__goes_to_another),
 		cmocka_unit_test(leaving__gives_it_to_another),
+		cmocka_unit_test(lost__is_as_if_he_had_it),
 		cmocka_unit_test(elsewhere__is_told_to_all),
 		cmocka_unit_test(offers__random),
 	};
