@@ -264,8 +264,10 @@ static void tend_sessions(struct cairn_swarm_fill *f, int64_t now_ms)
 	}
 	cairn_plan_set_open(f->plan, cairn_policy_open(atomic_load(&f->swarm->n_pulling)));
 	double_source_locked(f, now_ms);
-	bool room = true;
-	while (!f->failed && (room = cairn_session_room(f->swarm)) &&
+	/* When nothing is missing sessions end, and their sources are free to be asked again: but
+	 * not for a blob that is only still to be published. */
+	bool room = true, done = cairn_plan_done(f->plan);
+	while (!f->failed && !done && (room = cairn_session_room(f->swarm)) &&
 	       cairn_plan_next_source(f->plan, now_ms, &source)) {
 		if (!cairn_session_begin_locked(f, source)) break;
 	}
