@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <grpc/grpc.h>
 
 #include "p2p/etcd.h"
 #include "support/etcd_server.h"
@@ -158,6 +159,7 @@ static int setup(void **state)
 	struct cairn_err err;
 	(void)state;
 	tmp_template(dir, sizeof(dir), "etcdtls");
+	grpc_init(); /* so that it ends with us, see teardown */
 	if (mkdtemp(dir) == NULL || run_script(make_certificates) != 0) return -1;
 	OK(cairn_rpc_new(&(struct cairn_rpc_opts){.pollers = 2}, &rpc, &err));
 	etcd_start(&server, rpc, dir);
@@ -169,6 +171,8 @@ static int teardown(void **state)
 	(void)state;
 	etcd_end(&server);
 	cairn_rpc_free(rpc);
+	/* gRPC's threads used OpenSSL: what that keeps for each is gone only with the thread. */
+	grpc_shutdown_blocking();
 	return nftw(dir, etcd_unlink, 16, FTW_DEPTH | FTW_PHYS);
 }
 
