@@ -205,9 +205,10 @@ static void run_job(struct cairn_preheat *p, struct cairn_preheat_job *job)
 	}
 	cairn_preheat_job_judge_images(job);
 	cairn_preheat_register(&p->env, job, &p->stop);
-	cairn_preheat_job_judge(job, cairn_real_ns(p->env.clock));
+	/* Whoever hears that it is over finds its versions, and its blobs in nobody's way. */
 	cairn_preheat_remember(&p->env, job);
 	cairn_preheat_let_go(&p->env, job);
+	cairn_preheat_job_judge(job, cairn_real_ns(p->env.clock));
 	cairn_preheat_job_wipe(job->request);
 	save_or_log(p, job);
 	log_end(job);

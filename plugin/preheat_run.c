@@ -259,7 +259,7 @@ static void remember_image(const struct cairn_preheat_env *env, struct cairn_pre
 
 void cairn_preheat_remember(const struct cairn_preheat_env *env, struct cairn_preheat_job *job)
 {
-	/* The job is judged: nothing of its images changes any more. */
+	/* They are judged: only this thread changes images from here on. */
 	for (size_t i = 0; i < job->n_images; i++) {
 		if (job->images[i].state != CAIRN__V1__JOB_STATE__SUCCEEDED) continue;
 		remember_image(env, job, &job->images[i]);
