@@ -12,7 +12,7 @@
 
 #define WAKE_MS 500   /* the coordinator looks so often at least */
 #define ROOM_MS 50    /* ... and while it waits for a place among the node's sessions */
-#define JUDGE_MS 100  /* ... and while sources are connected */
+#define JUDGE_MS 100  /* ... and while sources are connected, or about to be */
 #define LEAVE_MS 1000 /* sessions may take so long to end their conversations */
 
 /* ---- its life --------------------------------------------------------------------------- */
@@ -428,7 +428,8 @@ static void wait_for_more(struct cairn_swarm_fill *f)
 	if (f->pulling) {
 		int64_t due_ms = cairn_plan_next_ms(f->plan, now_ms);
 		if (f->no_room && due_ms < now_ms + ROOM_MS) due_ms = now_ms + ROOM_MS;
-		if (f->n_talking > 0 && due_ms > now_ms + JUDGE_MS) due_ms = now_ms + JUDGE_MS;
+		bool has_source = f->n_opening + f->n_talking > 0;
+		if (has_source && due_ms > now_ms + JUDGE_MS) due_ms = now_ms + JUDGE_MS;
 		if (due_ms < next_ms) next_ms = due_ms;
 	}
 	if (!f->poked && next_ms > now_ms) {
