@@ -115,9 +115,9 @@ class Disk(GcCase):
         while self.used() <= high:
             cached.append(self.put_cached(client))
         crossed = time.monotonic()
-        wait_for("a pass", self.passes, 8, every=0.01)
+        wait_for("a pass", self.passes, 30, every=0.01)  # that of the interval is an hour away
         say("it took", took := time.monotonic() - crossed)
-        self.assertLess(took, 5.5)
+        self.assertLess(took, 20)
         last = self.gc()["last"]
         self.assertEqual(last["trigger"], "pressure")
         self.assert_just_enough(last)
@@ -149,7 +149,7 @@ class Disk(GcCase):
         self.assertLess(self.used(), high)
         size = int(high + 8 * MIB - self.used())
         self.tenant(size)
-        wait_for("a pass", self.passes, 8)
+        wait_for("a pass", self.passes, 30)
         gc = self.gc()
         self.assert_just_enough(gc["last"])
         self.assertEqual((gc["unrelieved"], gc["over_high_bytes"]), (False, 0))
@@ -159,7 +159,7 @@ class Disk(GcCase):
         self.assertRegex(self.tool.terminal("status")[1], r"(?m)^disk used by others +[\d.]+ MiB")
         say("too much")
         self.tenant(int(high - low + 2 * BLOB), "second")
-        wait_for("the alarm", lambda: self.gc()["unrelieved"], 8)
+        wait_for("the alarm", lambda: self.gc()["unrelieved"], 30)
         self.assertEqual(metrics(w.cairnd.http)["cairn_gc_pressure_unrelieved"], 1)
         self.assertEqual({row["state"] for row in self.rows().values()}, {"referenced"})
         self.assertEqual(set(self.rows()), digests("demo/small:v1"))
@@ -175,7 +175,7 @@ class Disk(GcCase):
         self.assertIn("the rest must not go, so this is not relieved", text)
         say("the tenant leaves")
         (self.mount / "second").unlink()
-        wait_for("relief", lambda: not self.gc()["unrelieved"], 8)
+        wait_for("relief", lambda: not self.gc()["unrelieved"], 30)
         self.assertEqual(metrics(w.cairnd.http)["cairn_gc_pressure_unrelieved"], 0)
         self.assertEqual(self.unrelieved_lines(), 1)
         w.containerd.whole(ref, "v1")
@@ -186,15 +186,17 @@ class Disk(GcCase):
         client = w.cairnd.client(timeout=60)
         for _ in range(17):
             self.put_cached(client)
-        self.assertEqual(metrics(w.cairnd.http)["cairn_gc_over_high_bytes"], 17 * BLOB - 100 * MIB)
-        wait_for("a pass", self.passes, 8)
+        over = metrics(w.cairnd.http)["cairn_gc_over_high_bytes"]
+        if len(self.rows()) == 17:  # else the pass has begun, and what was read says nothing
+            self.assertEqual(over, 17 * BLOB - 100 * MIB)
+        wait_for("a pass", self.passes, 30)
         self.assert_just_enough(self.gc()["last"])
         self.assertEqual(sum(row["size"] for row in self.rows().values()), 60 * MIB)
         say("another tenant takes most of the rest")
         floor = self.total() // 5
         passes = self.passes()
         self.tenant(self.total() - self.used() - floor + 15 * MIB)
-        wait_for("a pass", lambda: self.passes() > passes, 8)
+        wait_for("a pass", lambda: self.passes() > passes, 30)
         last = self.gc()["last"]
         self.assert_just_enough(last)
         self.assertEqual(last["evicted"]["blobs"], 3)

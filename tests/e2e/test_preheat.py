@@ -213,6 +213,7 @@ class Registries(PreheatCase):
         def halfway():
             return (self.show(job).blobs.get(one.layers[0]) or {}).get("done") == 20 * MIB
         wait_for("what was sent to be told", lambda: gate.reached.is_set() and halfway())
+        wait_for("the others to be through", lambda: self.show(job).job["blobs"]["done"] == 2)
         shown = self.show(job)
         self.assertEqual(shown.job["bytes"]["total"], sum(len(r.blobs[d]) for d in one.blobs))
         self.assertGreater(shown.job["bytes"]["done"], 20 * MIB)
@@ -458,7 +459,7 @@ class Pulls(PreheatCase):
                 "source") == "pull")
             began = time.monotonic()
             self.assertEqual(writer.stat().offset, 0)
-            self.assertLess(time.monotonic() - began, 2, "there was nothing to wait for")
+            self.assertLess(time.monotonic() - began, 15, "there was nothing to wait for")
             writer.data(r.blobs[one.layers[0]], 0)
             writer.commit(one.layers[0], MIB, MIB)
         self.await_job(job, "succeeded")
@@ -549,17 +550,18 @@ class Kept(PreheatCase):
         long, short, none = [r.image(f"team/{name}:v1", random_layers(2)) for name in ("long", "short", "none")]
         self.daemon(plain(r.host), gc="interval: 1h, keep_storage: 0s, keep_versions: 0")
         self.ok(long.ref, "--keep-for", "1h")
-        self.ok(short.ref, "--keep-for", "6s")
-        began = time.monotonic()
         self.ok(none.ref)
         decisions, _ = self.dry_run()
-        for digest in long.blobs | (short.blobs if time.monotonic() - began < 5 else set()):
+        for digest in long.blobs:
             self.assertEqual((decisions[digest]["evict"], decisions[digest]["why"]), (False, "pin"))
         for digest in none.blobs:
             self.assertTrue(decisions[digest]["evict"])
         self.tool.ok("gc")
-        self.assertEqual(self.held(), long.blobs | short.blobs)
-        wait_for("the pin to end", lambda: self.tool.run("gc").returncode == 0 and self.held() == long.blobs, 15)
+        self.assertEqual(self.held(), long.blobs)
+        began = time.monotonic()
+        self.ok(short.ref, "--keep-for", "5s")
+        wait_for("the pin to end", lambda: self.tool.run("gc").returncode == 0 and self.held() == long.blobs, 30)
+        self.assertGreater(time.monotonic() - began, 4.9)
 
     def test_garbage_is_collected_meanwhile(self):
         """What a job got already is not garbage while the job runs, and what it found here neither."""
@@ -593,13 +595,16 @@ class Kept(PreheatCase):
         """Blobs that nobody pulled go after keep_storage, though containerd does not answer."""
         r = self.enter(ScriptedRegistry())
         one = r.image("team/app:v1", random_layers(2))
-        self.daemon(plain(r.host), gc="interval: 1h, keep_storage: 4s, keep_versions: 0",
+        self.daemon(plain(r.host), gc="interval: 1h, keep_storage: 12h, keep_versions: 0",
                     containerd=self.folder / "nobody.sock")
+        began = time.monotonic()
         self.ok(one.ref)
         done = self.tool.json("gc")
         self.assertFalse(done[-1]["sure"])
         self.assertEqual(self.held(), one.blobs, "it is young")
-        wait_for("it to go", lambda: self.tool.run("gc").returncode == 0 and not self.held(), 15)
+        self.change("keep_storage: 12h", "keep_storage: 4s", self.cairnd)
+        wait_for("it to go", lambda: self.tool.run("gc").returncode == 0 and not self.held(), 30)
+        self.assertGreater(time.monotonic() - began, 3.9)
         self.assert_no_leak_here()
 
     def assert_no_leak_here(self):
@@ -652,7 +657,7 @@ class Jobs(PreheatCase):
         began = time.monotonic()
         self.tool.ok("cancel", first)
         outcome = self.await_job(first, "cancelled")
-        self.assertLess(time.monotonic() - began, 3)
+        self.assertLess(time.monotonic() - began, 15)
         self.assertEqual({i["state"] for i in outcome.images.values()}, {"cancelled"})
         self.assert_clean()
 
@@ -699,12 +704,13 @@ class Jobs(PreheatCase):
         self.begin()
         one = self.r.image("team/app:v1", random_layers(1))
         ids = [self.submit(one.ref).id for _ in range(120)]
-        wait_for("all to be over", lambda: all(j["state"] in ("succeeded",) for j in self.tool.json("jobs")), 40)
+        wait_for("all to be over", lambda: all(j["state"] in ("succeeded",) for j in self.tool.json("jobs")), 180)
         wait_for("the oldest to be forgotten", lambda: len(self.tool.json("jobs")) <= 100)
         listed = [j["id"] for j in self.tool.json("jobs")]
         self.assertEqual(listed, list(reversed(ids))[:len(listed)])
         self.assertEqual(len(listed), 100)
-        self.assertEqual({p.name for p in (self.cairnd.state / "jobs").iterdir()}, set(listed))
+        wait_for("the files of the others to go",
+                 lambda: {p.name for p in (self.cairnd.state / "jobs").iterdir()} == set(listed))
         self.assertEqual(self.tool.run("jobs", ids[0]).returncode, 1)
         self.cairnd.restart()
         self.assertEqual([j["id"] for j in self.tool.json("jobs")], listed)

@@ -243,8 +243,8 @@ class Peers(E2E):
             over.set()
             thread.join()
         for i, d in enumerate((self.a, self.b)):
-            d.reload(self.p2p(i, ", max_grants: 9"))
-            self.assertEqual(d.reload(), {})
+            d.reload(self.p2p(i, ", max_grants: 9"))  # what is heard may be the answer to a signal of before
+            wait_for("it to be as the file says", lambda d=d: d.reload() == {})
             self.assertGreater(d.process.log_text().count("ev=reloaded"), 10)
             self.assertNotRegex(d.process.log_text(), "lvl=error (?!ev=reload_refused)")
         self.assertEqual(self.members(), [2, 2])

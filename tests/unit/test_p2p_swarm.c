@@ -144,7 +144,7 @@ static void granted__aborts_late(void **state)
 static void granted__stalls(void **state)
 {
 	struct cluster *c = *state;
-	c->opts.stall_ms = 1000;
+	c->opts.stall_ms = 4000; /* more than the next one may be late by */
 	takeover_after(c, 3 * MIB, true);
 	uint64_t takeovers = 0;
 	for (size_t i = 0; i < c->n; i++) takeovers += stats_of(&c->nodes[i]).takeovers;
@@ -342,7 +342,7 @@ static void directory__hangs(void **state)
 	cairn_swarm_cancel(node->swarm);
 	pull_end(&q);
 	node_stop(node);
-	assert_true(cairn_swarm_now_ms() - begin_ms < 1000);
+	assert_true(cairn_swarm_now_ms() - begin_ms < 2500);
 	atomic_store(&directory_hangs, false);
 	content_free(&content);
 }
@@ -390,7 +390,7 @@ static void status__of_a_transfer(void **state)
 {
 	struct cluster *c = *state;
 	struct content content = content_new(4 * MIB, 22);
-	c->opts.upload_limit = 4 * MIB;
+	c->opts.upload_limit = MIB; /* so that it lasts until we have looked */
 	struct node *a = cluster_add(c), *b = cluster_add(c);
 	add_cached(a->store, &content);
 	UNTIL(is_announced(c, 1));
@@ -412,7 +412,7 @@ static void status__of_a_transfer(void **state)
 	}
 	assert_here(&p);
 	/* A quarter of a second's bytes come at once. */
-	assert_true(cairn_swarm_now_ms() - begin_ms >= 600);
+	assert_true(cairn_swarm_now_ms() - begin_ms >= 3000);
 	assert_int_equal(stats_of(b).members, 2);
 	UNTIL(stats_of(a).uploads == 0);
 	content_free(&content);
@@ -592,7 +592,7 @@ static void stop__while_all_runs(void **state)
 	for (int i = 0; i < 4; i++) pull_end(&pulls[i]);
 	pull_end(&stuck);
 	for (int i = 0; i < 4; i++) node_stop(&c->nodes[i]);
-	assert_true(cairn_boot_ns(&cairn_clock_system) - begin_ns < 3 * CAIRN_NS_PER_S);
+	assert_true(cairn_boot_ns(&cairn_clock_system) - begin_ns < 15 * CAIRN_NS_PER_S);
 	liar_stop(&liar);
 	content_free(&content);
 	content_free(&other);

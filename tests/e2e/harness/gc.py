@@ -2,6 +2,7 @@
 import http.client
 import json
 import re
+import signal
 
 from harness.cairnctl import Cairnctl
 from harness.case import E2E, say
@@ -60,6 +61,16 @@ class GcCase(E2E):
         self.w = self.enter(World(self.folder, extra=f"gc: {{{', '.join(parts)}}}\n", **options))
         self.tool = Cairnctl(self.w.cairnd.socket, self.folder)
         return self.w
+
+    def change(self, old, new, cairnd=None):
+        """That part of cairn.yaml, while the daemon runs."""
+        cairnd = cairnd or self.w.cairnd
+        self.assertIn(old, cairnd.extra)
+        cairnd.extra = cairnd.extra.replace(old, new)
+        cairnd.configure()
+        before = cairnd.process.log_text().count("ev=reloaded")
+        cairnd.process.signal(signal.SIGHUP)
+        wait_for("the reload", lambda: cairnd.process.log_text().count("ev=reloaded") > before, 10)
 
     def through_containerd(self, ns="default", lease=None):
         """A client of containerd's own content service, which goes on to cairnd."""

@@ -9,6 +9,9 @@ from harness.process import wait_for
 from harness.registry import image, images_folder
 
 MIB = 1 << 20
+# p2p, for a test of what comes once, in which nobody dies: on a busy machine one that downloads may be late by seconds,
+# and an answer, too. With less patience another one takes over then, as it should, and a blob comes a second time.
+PATIENT = {"stall": "20s", "decide": "5s"}
 
 
 def size_of(digest):
@@ -65,6 +68,12 @@ class SwarmCase(E2E):
             one.puller.check()
         say("pulls took", [f"{one.seconds:.1f}" for one in running])
 
+    def decided(self, pull):
+        """For how many seconds this pull waited for one blob, at most, before it was told where that comes from."""
+        waited = [one.waited or 0 for one in pull.puller.fetched.values()]
+        say("waited", [f"{seconds:.2f}" for seconds in waited])
+        return max(waited)
+
     def pull_all(self, nodes, name, seconds=60.0, **options):
         """At the same moment, without containerd. Returns their Running."""
         running = [node.start_image(name, **options) for node in nodes]
@@ -81,6 +90,13 @@ class SwarmCase(E2E):
         for node in nodes:
             wait_for(f"{node.name} to have announced what it holds",
                      lambda n=node: n.metric("cairn_p2p_announced_blobs") == len(n.held() - but), 10)
+            if self.c.etcd:
+                wait_for(f"etcd to know what {node.name} holds", lambda n=node: n.held() - but <= self.records(n), 10)
+
+    def records(self, node):
+        """Digests that this node holds, says etcd: it hears of them a moment after they are counted as announced."""
+        records = self.c.etcd.all("/cairn/h/")  # /cairn/h/DIGEST/NN
+        return {key.split("/")[3] for key, address in records.items() if address == node.address}
 
     def manifest_of(self, digest):
         return json.loads((images_folder() / "blobs" / digest[7:]).read_text())
