@@ -46,7 +46,8 @@ CAIRN_CHECKED enum cairn_code cairn_blob_piece_list(struct cairn_blob *blob, uin
 
 struct cairn_partial; /* Threads: one at a time */
 
-/* NULL: there is none (which has a whole piece). Memory only but for one open(2). */
+/* NULL: there is none (which has a whole piece). Found also while it is being published. Memory
+ * only but for open(2), two at most. */
 struct cairn_partial *cairn_partial_find(struct cairn_cache *cache,
 					 const struct cairn_digest *digest, uint64_t size);
 void cairn_partial_free(struct cairn_partial *partial); /* NULL is fine */
